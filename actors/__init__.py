@@ -1,0 +1,1 @@
+"""The Ray actors: thin shells round the plain classes of bacula_bridge, filesystems and shards."""

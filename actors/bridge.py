@@ -1,0 +1,55 @@
+"""The bridge's actor: one per data mover.
+
+Covers: placement, and reaching the coordinator from the threads of the streams.
+Does not cover: the streams (bacula_bridge.server).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import ray
+from ray.actor import ActorHandle
+
+from actors.calls import answer
+from bacula_bridge.protocol import Hello
+from bacula_bridge.server import BridgeServer, StreamProgress
+from bacula_bridge.source import Joined, SegmentPage
+from shards.shard_jobs import ReceiptsInfo
+from shards.state import StateDirectory
+
+
+class RemoteSource:
+    """The runs, asked of the coordinator's actor (RunSource)."""
+
+    def __init__(self, coordinator: ActorHandle) -> None:
+        self._coordinator = coordinator
+
+    def join(self, hello: Hello) -> Joined:
+        return answer(self._coordinator.join.remote(hello), "the coordinator")
+
+    def segments(self, run: int, after: int, wait_s: float) -> SegmentPage:
+        reference = self._coordinator.segments.remote(run, after, wait_s)
+        return answer(reference, "the coordinator", wait_s)
+
+    def streamed(self, run: int, shard: int, jobid: int, receipts: ReceiptsInfo) -> None:
+        answer(self._coordinator.streamed.remote(run, shard, jobid, receipts), "the coordinator")
+
+    def broken(self, run: int, shard: int, jobid: int, reason: str) -> None:
+        answer(self._coordinator.broken.remote(run, shard, jobid, reason), "the coordinator")
+
+
+@ray.remote(num_cpus=0, max_restarts=0, max_task_retries=0)
+class BridgeActor:
+    """Serve shard streams on a Unix socket. When it dies its streams end and their jobs fail."""
+
+    def __init__(self, coordinator: ActorHandle, socket_path: str, state: str) -> None:
+        self._server = BridgeServer(
+            Path(socket_path), RemoteSource(coordinator), StateDirectory(Path(state))
+        )
+
+    def progress(self) -> list[StreamProgress]:
+        return self._server.progress()
+
+    def stop(self) -> None:
+        self._server.stop()

@@ -1,0 +1,68 @@
+/* SPDX-License-Identifier: AGPL-3.0-or-later
+ *
+ * The attributes stream of docs/formats/attributes.md: written from a descriptor,
+ * read back item by item.
+ */
+#ifndef FOREBAY_BLOB_H
+#define FOREBAY_BLOB_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/stat.h>
+
+#define FB_BLOB_CHUNK_BYTES_MAX 262144
+
+/* A finished stream: chunks one after another in data. */
+struct fb_blob {
+  uint8_t *data;
+  size_t size;
+  size_t capacity;
+  uint32_t chunk_count;
+};
+
+/* Builds the stream for the open file fd (O_PATH for symlinks and special files:
+ * their xattrs are read through /proc/self/fd) whose attributes are st and
+ * stx (btime; NULL if unknown).  The buffer of blob is reused.  Returns 0, or
+ * -errno if nothing could be built (ENOMEM).  An xattr that cannot be read becomes
+ * a LOST item; *lost counts them, *lost_errno is the first one's errno. */
+int fb_blob_build(struct fb_blob *blob, int fd, const struct stat *st, const struct statx *stx,
+                  unsigned *lost, int *lost_errno);
+
+/* The chunk that begins at *offset; advances *offset.  False at the end. */
+bool fb_blob_next_chunk(const struct fb_blob *blob, size_t *offset, const uint8_t **chunk,
+                        uint32_t *size);
+
+void fb_blob_free(struct fb_blob *blob);
+
+enum { FB_ITEM_STAT = 1, FB_ITEM_XATTR = 2, FB_ITEM_LOST = 3, FB_ITEM_END = 255 };
+
+struct fb_item {
+  uint16_t tag;
+  const char *name; /* not NUL-terminated */
+  uint16_t name_len;
+  const uint8_t *value;
+  uint32_t value_len;
+};
+
+struct fb_stat {
+  uint32_t mode, nlink, uid, gid;
+  uint64_t rdev, size, ino;
+  int64_t atime_s, mtime_s, ctime_s, btime_s;
+  uint32_t atime_ns, mtime_ns, ctime_ns, btime_ns;
+  uint32_t flags;
+};
+
+/* Checks a whole chunk (magic, version, number, lengths, CRC).  0 or -EBADMSG. */
+int fb_blob_check(const uint8_t *chunk, size_t size, uint16_t number);
+
+/* The next item of a checked chunk; *offset starts at 0.  1, 0 at the end, or
+ * -EBADMSG. */
+int fb_blob_item(const uint8_t *chunk, size_t size, size_t *offset, struct fb_item *item);
+
+int fb_blob_stat(const struct fb_item *item, struct fb_stat *out);
+
+/* CRC-32 (IEEE 802.3), as zlib's crc32(): start with crc = 0. */
+uint32_t fb_crc32(uint32_t crc, const void *data, size_t size);
+
+#endif

@@ -1,0 +1,408 @@
+"""The bridge's Unix socket: one connection per Bacula job.
+
+Covers: listening, who may connect, threads of a stream, keep-alives, silence, bounds on waiting.
+Does not cover: what a stream says (stream, protocol), who has which run (source).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import socket
+import struct
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from bacula_bridge.protocol import (
+    HEADER,
+    FrameType,
+    Hello,
+    ProtocolError,
+    check_payload,
+    decode_hello,
+    decode_reason,
+    encode_accept,
+    encode_reason,
+    frame,
+    parse_header,
+)
+from bacula_bridge.source import Joined, JoinRefused, RunSource
+from bacula_bridge.stream import StreamState
+from shards.errors import ForebayError
+from shards.order import stream_rows
+from shards.receipts import ReceiptsWriter
+from shards.segment import SegmentInfo, SegmentStore
+from shards.state import StateDirectory
+
+SOCKET_PATH_BYTES_MAX = 107  # sun_path, unix(7), less its NUL
+CONNECTIONS_MAX = 256
+HELLO_TIMEOUT_S = 30.0
+KEEPALIVE_S = 10.0
+SILENCE_MAX_S = 60.0
+SEGMENT_WAIT_S = 1.0
+POLL_S = 0.5  # how soon a blocked sender sees that its stream is broken
+ABORT_SEND_S = 2.0
+
+
+class SocketUnusable(ForebayError):
+    """The bridge cannot listen."""
+
+    template = "cannot listen on {0}: {1}"
+
+
+class StreamBroken(ForebayError):
+    """The stream cannot go on; the job fails."""
+
+
+@dataclass(frozen=True, slots=True)
+class StreamProgress:
+    """How far one stream is."""
+
+    run: int
+    shard: int
+    jobid: int
+    sent: int
+    acknowledged: int
+    total: int  # rows of the shard that are committed so far
+    warnings: int
+    size_bytes: int
+    ended: bool
+
+
+class BridgeServer:
+    """Serves shard streams until it is stopped."""
+
+    def __init__(
+        self,
+        path: Path,
+        source: RunSource,
+        state: StateDirectory,
+        allowed_uids: frozenset[int] | None = None,
+    ) -> None:
+        self._path = path
+        self._source = source
+        self._state = state
+        self._allowed_uids = allowed_uids or frozenset({0, os.geteuid()})
+        self._lock = threading.Lock()
+        self._connections: dict[int, Connection] = {}
+        self._next = 0
+        self._stopping = threading.Event()
+        self._listener = _listen(path)
+        self._thread = threading.Thread(target=self._accept, name="bridge-accept", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End all streams and remove the socket; their jobs fail."""
+        if self._stopping.is_set():
+            return
+        self._stopping.set()
+        self._listener.shutdown(socket.SHUT_RDWR)  # wakes the accepting thread
+        with self._lock:
+            connections = list(self._connections.values())
+        for connection in connections:
+            connection.shut()
+        self._thread.join()
+        for connection in connections:
+            connection.thread.join()
+        self._listener.close()
+        self._path.unlink(missing_ok=True)
+
+    def progress(self) -> list[StreamProgress]:
+        """Return the live streams."""
+        with self._lock:
+            connections = list(self._connections.values())
+        return [p for connection in connections if (p := connection.progress()) is not None]
+
+    def _accept(self) -> None:
+        while not self._stopping.is_set():
+            readable, _, _ = select.select([self._listener], [], [], POLL_S)
+            if not readable:
+                continue
+            try:
+                peer, _ = self._listener.accept()
+            except OSError:  # the peer went away, or stop() shut the listener
+                continue
+            self._admit(peer)
+
+    def _admit(self, peer: socket.socket) -> None:
+        credentials = peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("iII"))
+        _pid, uid, _gid = struct.unpack("iII", credentials)
+        with self._lock:
+            if uid not in self._allowed_uids or len(self._connections) >= CONNECTIONS_MAX:
+                peer.close()
+                return
+            number = self._next
+            self._next += 1
+            connection = Connection(peer, self._source, self._state, self._stopping)
+            self._connections[number] = connection
+        connection.thread = threading.Thread(
+            target=self._run, args=(number, connection), name=f"stream-{number}", daemon=True
+        )
+        connection.thread.start()
+
+    def _run(self, number: int, connection: Connection) -> None:
+        try:
+            connection.serve()
+        finally:
+            with self._lock:
+                del self._connections[number]
+
+
+class Connection:
+    """One job's connection: this thread sends, a second one receives."""
+
+    thread: threading.Thread
+
+    def __init__(
+        self,
+        peer: socket.socket,
+        source: RunSource,
+        state: StateDirectory,
+        stopping: threading.Event,
+    ) -> None:
+        self._peer = peer
+        self._source = source
+        self._state = state
+        self._stopping = stopping
+        self._changed = threading.Condition()
+        self._stream: StreamState | None = None
+        self._writer: ReceiptsWriter | None = None
+        self._hello: Hello | None = None
+        self._joined: Joined | None = None
+        self._total = 0
+        self._broken: str | None = None
+        self._done = False
+        self._last_sent = time.monotonic()
+
+    def shut(self) -> None:
+        """Wake both threads; the stream is broken."""
+        with contextlib.suppress(OSError):  # it may have gone already
+            self._peer.shutdown(socket.SHUT_RDWR)
+
+    def progress(self) -> StreamProgress | None:
+        with self._changed:
+            if self._stream is None or self._joined is None or self._hello is None:
+                return None
+            summary = self._writer.summary if self._writer else None
+            return StreamProgress(
+                self._joined.accept.run,
+                self._hello.shard,
+                self._hello.jobid,
+                self._stream.sent,
+                self._stream.acknowledged,
+                self._total,
+                summary.warnings if summary else 0,
+                summary.size_bytes if summary else 0,
+                self._stream.ended,
+            )
+
+    def serve(self) -> None:
+        """Run the stream to its end, good or bad."""
+        try:
+            with self._peer:
+                self._handshake()
+                if self._joined is not None:
+                    self._serve_joined()
+        except (OSError, EOFError, ProtocolError):
+            return  # it never got as far as a stream: the plugin says so in its job log
+
+    def _handshake(self) -> None:
+        self._peer.settimeout(HELLO_TIMEOUT_S)
+        kind, payload = _read_frame(self._peer)
+        if kind is not FrameType.HELLO:
+            raise ProtocolError("the first frame is not HELLO")
+        try:
+            hello = decode_hello(payload)
+            joined = self._source.join(hello)
+        except ForebayError as error:
+            self._peer.sendall(encode_reason(FrameType.REFUSE, str(error)))
+            if not isinstance(error, JoinRefused):
+                raise ProtocolError(str(error)) from error
+            return
+        self._hello, self._joined = hello, joined
+
+    def _serve_joined(self) -> None:
+        assert self._hello is not None
+        assert self._joined is not None
+        accept, hello = self._joined.accept, self._hello
+        place = (accept.run, hello.shard, hello.jobid)
+        receiver = threading.Thread(target=self._receive, name="stream-receive", daemon=True)
+        writer = ReceiptsWriter(self._state.receipts(accept.run), hello.shard, hello.jobid)
+        try:
+            with self._changed:
+                self._stream, self._writer = StreamState(accept.window), writer
+            self._send(encode_accept(accept))
+            receiver.start()
+            self._send_entries(self._stream, hello.shard)
+            self._await_done()
+            self._source.streamed(*place, writer.commit())
+            self._send(frame(FrameType.DONE_ACK))
+        except (OSError, ForebayError) as error:
+            reason = str(error)
+            self._abort(reason)
+            # A note for the run's report; what counts is the catalog, so its loss is harmless.
+            with contextlib.suppress(ForebayError):
+                self._source.broken(*place, reason)
+        finally:
+            writer.abandon()
+            self.shut()
+            if receiver.ident is not None:
+                receiver.join()
+
+    # Sending
+
+    def _send_entries(self, stream: StreamState, shard: int) -> None:
+        assert self._joined is not None
+        store = SegmentStore(self._state.segments(self._joined.accept.run))
+        for batch in stream_rows(store, self._pages(shard), shard, self._joined.seed):
+            frames = stream.entry_frames(batch)
+            while True:
+                self._wait_for(lambda: stream.unacknowledged < stream.window)
+                with self._changed:  # the receiver reads the same state
+                    data = next(frames, None)
+                if data is None:
+                    break
+                self._send(data)
+        with self._changed:
+            data = stream.end_frame()
+        self._send(data)
+
+    def _pages(self, shard: int) -> Iterator[list[SegmentInfo]]:
+        assert self._joined is not None
+        run = self._joined.accept.run
+        after = 0
+        while True:
+            page = self._source.segments(run, after, SEGMENT_WAIT_S)
+            if page.infos:
+                after = page.infos[-1].number
+                with self._changed:
+                    self._total += sum(sum(info.counts[shard]) for info in page.infos)
+                yield list(page.infos)
+                continue
+            if page.refusal:
+                raise StreamBroken(page.refusal)
+            if page.scan_ended:
+                return
+            self._check()
+            self._keep_alive()
+
+    def _await_done(self) -> None:
+        self._wait_for(lambda: self._done)
+
+    def _wait_for(self, condition: Callable[[], bool]) -> None:
+        while True:
+            with self._changed:
+                if self._changed.wait_for(
+                    lambda: self._broken is not None or condition(), timeout=POLL_S
+                ):
+                    break
+            self._check()
+            self._keep_alive()
+        self._check()
+
+    def _check(self) -> None:
+        if self._stopping.is_set():
+            raise StreamBroken("the bridge is stopping")
+        if self._broken is not None:
+            raise StreamBroken(self._broken)
+
+    def _keep_alive(self) -> None:
+        if time.monotonic() - self._last_sent >= KEEPALIVE_S:
+            self._send(frame(FrameType.KEEPALIVE))
+
+    def _send(self, data: bytes) -> None:
+        view = memoryview(data)
+        while view:
+            _, writable, _ = select.select([], [self._peer], [], POLL_S)
+            self._check()
+            if writable:
+                # The plugin may be busy with a huge file for hours: its keep-alives, seen by
+                # the receiver, say that it lives.
+                view = view[self._peer.send(view, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL) :]
+        self._last_sent = time.monotonic()
+
+    def _abort(self, reason: str) -> None:
+        """Tell the plugin why, if it still listens; the receiver may be gone already."""
+        with contextlib.suppress(OSError):
+            self._peer.settimeout(ABORT_SEND_S)
+            self._peer.sendall(encode_reason(FrameType.ABORT, reason))
+
+    # Receiving
+
+    def _receive(self) -> None:
+        assert self._stream is not None
+        assert self._writer is not None
+        try:
+            self._peer.settimeout(SILENCE_MAX_S)
+            while not self._done:
+                kind, payload = _read_frame(self._peer)
+                self._take(kind, payload, self._stream, self._writer)
+        except TimeoutError:
+            self._break(f"the plugin was silent for {SILENCE_MAX_S:.0f} s")
+        except EOFError:
+            self._break("the plugin closed the stream: its job was cancelled or has failed")
+        except (OSError, ForebayError) as error:
+            self._break(str(error))
+
+    def _take(
+        self, kind: FrameType, payload: bytes, stream: StreamState, writer: ReceiptsWriter
+    ) -> None:
+        if kind is FrameType.KEEPALIVE:
+            return
+        if kind is FrameType.ABORT:
+            raise StreamBroken(f"the plugin gave up: {decode_reason(payload)}")
+        if kind not in (FrameType.RECEIPTS, FrameType.DONE):
+            raise ProtocolError(f"{kind.name} is not for the plugin to send")
+        with self._changed:
+            if kind is FrameType.RECEIPTS:
+                writer.write(stream.receipts(payload))
+            else:
+                stream.check_done(payload)
+                self._done = True
+            self._changed.notify_all()
+
+    def _break(self, reason: str) -> None:
+        with self._changed:
+            if not self._done and self._broken is None:
+                self._broken = reason
+            self._changed.notify_all()
+
+
+def _listen(path: Path) -> socket.socket:
+    if len(os.fsencode(path)) > SOCKET_PATH_BYTES_MAX:
+        raise SocketUnusable(str(path), f"the path has more than {SOCKET_PATH_BYTES_MAX} bytes")
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    try:
+        path.unlink(missing_ok=True)
+        mask = os.umask(0o177)  # the socket is made with mode 0600, never wider
+        try:
+            listener.bind(os.fsencode(path))
+        finally:
+            os.umask(mask)
+        listener.listen(CONNECTIONS_MAX)
+        listener.setblocking(False)
+    except OSError as error:
+        listener.close()
+        raise SocketUnusable(str(path), error.strerror) from error
+    return listener
+
+
+def _read_exactly(peer: socket.socket, size: int) -> bytes:
+    data = bytearray()
+    while len(data) < size:
+        chunk = peer.recv(size - len(data))
+        if not chunk:
+            raise EOFError
+        data += chunk
+    return bytes(data)
+
+
+def _read_frame(peer: socket.socket) -> tuple[FrameType, bytes]:
+    kind, length, checksum = parse_header(_read_exactly(peer, HEADER.size))
+    payload = _read_exactly(peer, length)
+    check_payload(payload, checksum)
+    return kind, payload

@@ -1,0 +1,52 @@
+"""What the bridge needs of whoever keeps the runs.
+
+Covers: the interface between streams and the coordinator, and the values that cross it.
+Does not cover: how it is reached (an actor in production, a plain object in tests).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from bacula_bridge.protocol import Accept, Hello
+from shards.errors import ForebayError
+from shards.segment import SegmentInfo
+from shards.shard_jobs import ReceiptsInfo
+
+
+class JoinRefused(ForebayError):
+    """The job cannot have a stream; the sentence goes to the job log."""
+
+
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """A job's place in a run."""
+
+    accept: Accept
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentPage:
+    """Segments committed since the last page."""
+
+    infos: tuple[SegmentInfo, ...]
+    scan_ended: bool
+    refusal: str | None = None  # why there will never be more
+
+
+class RunSource(Protocol):
+    """The runs, as a stream sees them. Calls may block for as long as they say."""
+
+    def join(self, hello: Hello) -> Joined:
+        """Give a job its shard of the dataset's open run; JoinRefused if that cannot be."""
+
+    def segments(self, run: int, after: int, wait_s: float) -> SegmentPage:
+        """Return what was committed after a segment number, waiting up to wait_s for news."""
+
+    def streamed(self, run: int, shard: int, jobid: int, receipts: ReceiptsInfo) -> None:
+        """Record durable receipts; the job may end well once this returns."""
+
+    def broken(self, run: int, shard: int, jobid: int, reason: str) -> None:
+        """Record that a stream ended before its end."""

@@ -1,0 +1,1 @@
+"""The commands of `forebay`, one module each: parse, call one function, print, exit."""

@@ -1,0 +1,73 @@
+"""`forebay show`: one run in full."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Annotated
+
+import typer
+
+from cluster.output import (
+    JsonOption,
+    plural,
+    print_json,
+    show_error,
+    show_path,
+    show_size,
+    show_time,
+)
+
+WARNINGS_SHOWN = 50
+
+
+def show(
+    run: Annotated[str, typer.Argument(help="Number of the run, or 'latest'.")] = "latest",
+    name: Annotated[str | None, typer.Option("--name", help="Dataset, for 'latest'.")] = None,
+    all_warnings: Annotated[
+        bool, typer.Option("--all-warnings", help=f"List more than {WARNINGS_SHOWN}.")
+    ] = False,
+    json: JsonOption = False,
+) -> None:
+    """Show a run: shards, JobIds, counts, and each name that was not saved as it is."""
+    from cluster.records import attention, find_run, run_json
+    from cluster.settings import Settings
+
+    settings = Settings.from_environment()
+    record = find_run(settings, run, name)
+    names = attention(settings, record)
+    if json:
+        listed = [
+            {
+                "path": show_path(item.path),
+                "status": item.status.name,
+                "errno": item.error,
+                "error": show_error(item.error) if item.error else None,
+                "shard": item.shard,
+            }
+            for item in names
+        ]
+        print_json({**run_json(record), "attention": listed})
+        return
+    head = record.run
+    print(f"run {head.number} of {head.dataset} ({show_path(head.root)}), level {head.level}")
+    print(f"state {head.state.value}{f': {head.reason}' if head.reason else ''}")
+    print(f"from {show_time(head.started)} to {show_time(head.ended)}")
+    scan = record.scan
+    print(
+        f"scanned {plural(scan.inodes, 'name')} in"
+        f" {plural(scan.directories, 'directory', 'directories')},"
+        f" {show_size(scan.size_bytes)}, {plural(scan.errors, 'error')}"
+    )
+    for job in record.jobs:
+        done = f"{job.summary.files:,} files, {job.summary.directories:,} directories"
+        print(
+            f"  shard {job.shard}/{head.shards}  JobId {job.jobid}  status {job.status or '-'}"
+            f"  {done}, {show_size(job.summary.size_bytes)},"
+            f" {plural(job.summary.warnings, 'warning')}"
+            f"{f'  ({job.reason})' if job.reason else ''}"
+        )
+    shown = names if all_warnings else itertools.islice(names, WARNINGS_SHOWN)
+    for item in shown:
+        print(f"  {item.status.name.lower()}: {show_path(item.path)}: {show_error(item.error)}")
+    if not all_warnings and (left := sum(1 for _ in names)):
+        print(f"  and {left:,} more; --all-warnings lists them")

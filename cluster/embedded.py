@@ -1,0 +1,145 @@
+"""Ray on this machine alone, for the length of one command.
+
+Covers: starting it with a token of its own, the actors of one run, ending everything again.
+Does not cover: a site's cluster that runs on its own.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+from types import TracebackType
+
+import ray
+from ray.actor import ActorHandle
+from ray.exceptions import RayError
+
+from actors.bridge import BridgeActor
+from actors.calls import ActorGone, answer
+from actors.coordinator import CoordinatorActor
+from actors.walker import WalkerActor
+from cluster.settings import Settings
+from shards.errors import ForebayError
+
+NAMESPACE = "forebay"
+OBJECT_STORE_BYTES = 100 << 20  # control messages only; Ray refuses less than 75 MiB
+STOP_TIMEOUT_S = 15.0
+WALKER_RESTARTS_MAX = 5
+
+
+class RayNotStarted(ForebayError):
+    """The local Ray did not come up."""
+
+    template = "Ray did not start on this machine: {0}; `forebay doctor` tells what is missing"
+
+
+def target_label(target: int) -> str:
+    """Name the node label of a node that serves a metadata target."""
+    return f"forebay-target-{target}"
+
+
+class EmbeddedCluster:
+    """Coordinator, bridge and walkers in a private Ray; a context manager."""
+
+    def __init__(self, settings: Settings, threads: int, targets: int = 1) -> None:
+        self._settings = settings
+        self._threads = threads
+        self._targets = targets
+        self._serving: dict[ray.ObjectRef[None], int] = {}
+        self._restarts = 0
+        self.coordinator: ActorHandle
+        self.bridge: ActorHandle
+        self.walkers: list[ActorHandle] = []
+
+    def __enter__(self) -> EmbeddedCluster:
+        try:
+            self._start_ray()
+            self._start_actors()
+        except BaseException:
+            self._shut_down()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for stop in (*(walker.stop for walker in self.walkers), self.bridge.stop):
+            self._ask(stop)
+        self._ask(self.coordinator.close)
+        self._shut_down()
+
+    def _start_ray(self) -> None:
+        folder = self._settings.make_runtime() / "ray"
+        shutil.rmtree(folder, ignore_errors=True)  # of a command that was killed
+        # A token of this run alone, never written to a file: without one any local user could
+        # run code as us through Ray's ports.
+        os.environ["RAY_AUTH_MODE"] = "token"
+        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+        os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+        try:
+            ray.init(
+                address="local",
+                namespace=NAMESPACE,
+                include_dashboard=False,
+                labels={target_label(target): "true" for target in range(self._targets)},
+                object_store_memory=OBJECT_STORE_BYTES,
+                log_to_driver=False,
+                logging_level="ERROR",
+                _temp_dir=str(folder),
+            )
+        except (RayError, OSError, ValueError, ConnectionError, RuntimeError) as error:
+            raise RayNotStarted(str(error).splitlines()[0] if str(error) else error) from error
+
+    def _start_actors(self) -> None:
+        settings = self._settings
+        state = str(settings.state.base)
+        self.coordinator = CoordinatorActor.options(name="coordinator").remote(state)
+        answer(self.coordinator.__ray_ready__.remote(), "the coordinator")
+        self.bridge = BridgeActor.options(name="bridge").remote(
+            self.coordinator, str(settings.socket), state
+        )
+        answer(self.bridge.progress.remote(), "the bridge")
+        excluded = (str(settings.home), str(settings.runtime))
+        labelled = {label for node in ray.nodes() if node["Alive"] for label in node["Labels"]}
+        for target in range(self._targets):
+            label = target_label(target)
+            if label not in labelled:  # Ray would wait for such a node for ever
+                raise RayNotStarted(f"no node has the label {label}")
+            walker = WalkerActor.options(
+                name=f"walker-{target}", label_selector={label: "true"}
+            ).remote(self.coordinator, target, state, self._threads, excluded)
+            self.walkers.append(walker)
+            self._serve(target)
+
+    def _serve(self, target: int) -> None:
+        self._serving[self.walkers[target].serve.remote()] = target
+
+    def check_walkers(self) -> None:
+        """Send a walker that Ray restarted back to work; ForebayError when it keeps dying."""
+        ended, _ = ray.wait(list(self._serving), num_returns=len(self._serving), timeout=0)
+        for reference in ended:
+            target = self._serving.pop(reference)
+            try:
+                answer(reference, f"walker {target}")
+            except ActorGone:
+                self._restarts += 1
+                if self._restarts > WALKER_RESTARTS_MAX:
+                    raise
+            self._serve(target)
+
+    def _ask(self, method: object) -> None:
+        """Call a method of an actor that may be gone."""
+        try:
+            ray.get(method.remote(), timeout=STOP_TIMEOUT_S)  # type: ignore[attr-defined]
+        except RayError:
+            return
+
+    def _shut_down(self) -> None:
+        ray.shutdown()
+        shutil.rmtree(self._settings.runtime, ignore_errors=True)
+
+

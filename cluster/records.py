@@ -1,0 +1,170 @@
+"""Reading what has been: runs, their jobs, the names that need attention.
+
+Covers: the ledger opened for reading, runs by number or `latest`, JSON forms.
+Does not cover: printing (commands), changing anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from bacula_bridge.coordinator import UnknownRun
+from cluster.output import show_path
+from cluster.settings import Settings
+from shards.errors import UsageError
+from shards.ledger import Dataset, Ledger, Run, ScanTotals
+from shards.ledger_schema import JobState, RunState
+from shards.receipts import read_receipts
+from shards.schema import WARNING_STATUSES, ReceiptStatus
+from shards.shard_jobs import ShardJob, ShardJobs
+
+LATEST = "latest"
+GOOD_RUNS = (RunState.COMPLETE, RunState.WARNINGS)
+
+
+@dataclass(frozen=True, slots=True)
+class RunRecord:
+    """A run with all that the ledger says of it."""
+
+    run: Run
+    scan: ScanTotals
+    jobs: tuple[ShardJob, ...]
+
+    @property
+    def saved_jobs(self) -> list[ShardJob]:
+        """The good job of each shard that has one."""
+        return [job for job in self.jobs if job.state is JobState.GOOD]
+
+
+@dataclass(frozen=True, slots=True)
+class Attention:
+    """A name that was not saved as it is."""
+
+    path: bytes
+    status: ReceiptStatus
+    error: int
+    shard: int
+
+
+def datasets(settings: Settings) -> list[Dataset]:
+    """Return all datasets."""
+    if not settings.state.ledger.exists():
+        return []
+    with closing(Ledger(settings.state.ledger, read_only=True)) as ledger:
+        return ledger.datasets()
+
+
+def list_runs(settings: Settings, name: str | None = None) -> list[RunRecord]:
+    """Return runs, newest first; UsageError for an unknown dataset."""
+    if not settings.state.ledger.exists():
+        if name is not None:
+            raise _unknown_dataset(name, [])
+        return []
+    with closing(Ledger(settings.state.ledger, read_only=True)) as ledger:
+        if name is not None and ledger.dataset(name) is None:
+            raise _unknown_dataset(name, ledger.datasets())
+        return [_record(ledger, run) for run in ledger.runs(name)]
+
+
+def find_run(settings: Settings, run: str, name: str | None = None) -> RunRecord:
+    """Return a run by number, or the latest good one of a dataset."""
+    records = list_runs(settings, name)
+    if run == LATEST:
+        return _latest(records, name)
+    if not run.isdecimal():
+        raise UsageError(f"{run} is not a run: give its number or '{LATEST}'")
+    for record in records:
+        if record.run.number == int(run):
+            return record
+    raise UnknownRun(run)
+
+
+def _latest(records: list[RunRecord], name: str | None) -> RunRecord:
+    good = [record for record in records if record.run.state in GOOD_RUNS]
+    if not good:
+        whose = f"dataset {name}" if name else "any dataset"
+        raise UsageError(f"there is no good run of {whose}; `forebay runs` lists what there is")
+    names = sorted({record.run.dataset for record in good})
+    if name is None and len(names) > 1:
+        raise UsageError(f"there are several datasets ({', '.join(names)}); choose with --name")
+    return good[0]
+
+
+def attention(settings: Settings, record: RunRecord) -> Iterator[Attention]:
+    """Yield the names of a run that were not saved as they are, shard by shard."""
+    wanted = np.array(sorted(WARNING_STATUSES), dtype=np.uint32)
+    for job in record.jobs:
+        if job.receipts is None:
+            continue
+        path = settings.state.receipts(record.run.number) / job.receipts
+        for batch in read_receipts(path):
+            status = batch.column("status").to_numpy()
+            for row in np.flatnonzero(np.isin(status, wanted)).tolist():
+                yield Attention(
+                    batch.column("path")[row].as_py(),
+                    ReceiptStatus(int(status[row])),
+                    batch.column("error")[row].as_py(),
+                    job.shard,
+                )
+
+
+def run_json(record: RunRecord) -> dict[str, Any]:
+    """Return a run as JSON says it."""
+    run = record.run
+    jobs = record.saved_jobs
+    return {
+        "run": run.number,
+        "dataset": run.dataset,
+        "root": show_path(run.root),
+        "level": run.level,
+        "state": run.state.value,
+        "reason": run.reason,
+        "shards": run.shards,
+        "started": run.started,
+        "ended": run.ended,
+        "seconds": round((run.ended or run.started) - run.started, 3),
+        "scanned": {
+            "inodes": record.scan.inodes,
+            "directories": record.scan.directories,
+            "bytes": record.scan.size_bytes,
+            "errors": record.scan.errors,
+        },
+        "files": sum(job.summary.files for job in jobs),
+        "directories": sum(job.summary.directories for job in jobs),
+        "bytes": sum(job.summary.size_bytes for job in jobs),
+        "skipped": sum(job.summary.skipped for job in jobs),
+        "warnings": sum(job.summary.warnings for job in record.jobs),
+        "jobs": [job_json(job) for job in record.jobs],
+    }
+
+
+def job_json(job: ShardJob) -> dict[str, Any]:
+    """Return a job as JSON says it."""
+    return {
+        "job": job.job,
+        "jobid": job.jobid,
+        "shard": job.shard,
+        "status": job.status,
+        "state": job.state.value,
+        "files": job.files,
+        "bytes": job.size_bytes,
+        "warnings": job.summary.warnings,
+        "started": job.started,
+        "ended": job.ended,
+        "reason": job.reason,
+    }
+
+
+def _record(ledger: Ledger, run: Run) -> RunRecord:
+    jobs = tuple(ShardJobs(ledger).jobs(run.number))
+    return RunRecord(run, ledger.scan_totals(run.number), jobs)
+
+
+def _unknown_dataset(name: str, known: list[Dataset]) -> UsageError:
+    names = ", ".join(dataset.name for dataset in known) or "none yet"
+    return UsageError(f"there is no dataset {name} (known: {names})")

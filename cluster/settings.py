@@ -1,0 +1,85 @@
+"""Where things are on this machine.
+
+Covers: the data folder (FOREBAY_HOME), the runtime folder with its short socket paths, the plugin.
+Does not cover: a site's configuration file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+
+from shards.errors import ForebayError
+from shards.state import StateDirectory
+
+
+class RuntimeFolderUnsafe(ForebayError):
+    """Somebody else owns the folder that sockets would go to."""
+
+    template = "{0} is not a folder of yours with mode 0700; remove it or set XDG_RUNTIME_DIR"
+
+
+class PluginMissing(ForebayError):
+    """The File Daemon plugin has not been built."""
+
+    template = "{0} is missing; build it with `make plugin` (needs a C compiler and make)"
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Folders of one installation."""
+
+    home: Path
+
+    @staticmethod
+    def from_environment() -> Settings:
+        """FOREBAY_HOME, else the user's data folder."""
+        if named := os.environ.get("FOREBAY_HOME"):
+            return Settings(Path(named).absolute())
+        data = os.environ.get("XDG_DATA_HOME") or str(Path.home() / ".local" / "share")
+        return Settings(Path(data) / "forebay")
+
+    @property
+    def state(self) -> StateDirectory:
+        return StateDirectory(self.home / "state")
+
+    @property
+    def lab(self) -> Path:
+        return self.home / "lab"
+
+    @property
+    def runtime(self) -> Path:
+        """A short path, the same for the same home: Unix sockets have room for 107 bytes."""
+        name = hashlib.sha256(os.fsencode(self.home.absolute())).hexdigest()[:8]
+        base = os.environ.get("XDG_RUNTIME_DIR")
+        if base and os.path.isdir(base):
+            return Path(base) / f"forebay-{name}"
+        return Path("/tmp") / f"forebay-{os.geteuid()}-{name}"
+
+    @property
+    def socket(self) -> Path:
+        return self.runtime / "bridge.sock"
+
+    def make_runtime(self) -> Path:
+        """Make the runtime folder; refuse one that somebody else could have prepared."""
+        self.runtime.mkdir(mode=0o700, exist_ok=True)
+        status = os.lstat(self.runtime)
+        if (
+            not stat.S_ISDIR(status.st_mode)
+            or status.st_uid != os.geteuid()
+            or status.st_mode & 0o077
+        ):
+            raise RuntimeFolderUnsafe(str(self.runtime))
+        return self.runtime
+
+    def plugin(self) -> Path:
+        """The built File Daemon plugin."""
+        import bacula_bridge
+
+        path = Path(bacula_bridge.__file__).parent / "plugin" / "forebay-fd.so"
+        if not path.is_file():
+            raise PluginMissing(str(path))
+        return path

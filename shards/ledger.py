@@ -1,0 +1,478 @@
+"""The run ledger: what is true of datasets, runs, leases, segments and jobs.
+
+Covers: every state change, each one transaction, fenced by epochs. One process writes (a lock says
+so); others may read.
+Does not cover: waking whoever waits for a change (actors), what is in segments and receipts.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sqlite3
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from shards.errors import ForebayError
+from shards.lease import PendingDirectory
+from shards.ledger_schema import LEDGER_VERSION, TABLES, RunState
+from shards.segment import SegmentInfo
+
+# A lease takes at most so many directories; the walker's row budget bounds its work.
+LEASE_DIRECTORIES_MAX = 1_024
+SEGMENTS_PAGE_MAX = 256
+BUSY_TIMEOUT_S = 30.0
+
+
+class LedgerBusy(ForebayError):
+    """Another process writes this ledger."""
+
+    template = (
+        "the run ledger {0} is in use by another Forebay process; wait until that backup has ended"
+    )
+
+
+class LedgerDamaged(ForebayError):
+    """The ledger cannot be used."""
+
+    template = (
+        "the run ledger {0} cannot be used: {1}; move it away to start anew with full backups"
+    )
+
+
+class StaleEpoch(ForebayError):
+    """Somebody newer has taken over; what this one writes does not count."""
+
+    template = "{0} has epoch {1}, but epoch {2} has taken over"
+
+
+class LeaseLost(ForebayError):
+    """The lease was taken away; its directories are walked again by somebody else."""
+
+    template = "lease {0} is {1}"
+
+
+class RunOpen(ForebayError):
+    """A dataset has one open run at a time."""
+
+    template = "dataset {0} has an open run already ({1}); wait until it has ended"
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """A named tree to protect."""
+
+    name: str
+    filesystem: str
+    root: bytes
+    shards: int
+    seed: int
+    created: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One logical backup of a dataset."""
+
+    number: int
+    dataset: str
+    root: bytes
+    shards: int
+    seed: int
+    level: str
+    state: RunState
+    scan_ended: float | None
+    started: float
+    ended: float | None
+    reason: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """A set of directories that one walker is enumerating."""
+
+    number: int
+    run: int
+    epoch: int
+    root: bytes
+    shards: int
+    seed: int
+    directories: tuple[PendingDirectory, ...]
+    include_root: bool  # the root's own row is still to be written
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseResult:
+    """What a walker found under a lease; committed as a whole."""
+
+    segments: tuple[SegmentInfo, ...]
+    frontier: tuple[PendingDirectory, ...]
+    inodes: int
+    directories: int
+    size_bytes: int
+    errors: int
+
+
+@dataclass(frozen=True, slots=True)
+class ScanTotals:
+    """What the committed leases of a run found."""
+
+    inodes: int
+    directories: int
+    size_bytes: int
+    errors: int
+
+
+def _signed(value: int) -> int:
+    return value - (1 << 64) if value >> 63 else value
+
+
+def _unsigned(value: int) -> int:
+    return value & ((1 << 64) - 1)
+
+
+class Ledger:
+    """The ledger, opened for writing by one process or for reading by any."""
+
+    def __init__(self, path: Path, *, read_only: bool = False) -> None:
+        self.path = path
+        self._lock: int | None = None
+        if not read_only:
+            self._lock = self._take_lock()
+        try:
+            self._db = self._open(read_only)
+        except sqlite3.Error as error:
+            self._release_lock()
+            raise LedgerDamaged(str(path), str(error)) from error
+        except LedgerDamaged:
+            self._release_lock()
+            raise
+
+    def _take_lock(self) -> int:
+        descriptor = os.open(f"{self.path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, mode=0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            os.close(descriptor)
+            raise LedgerBusy(str(self.path)) from error
+        return descriptor
+
+    def _release_lock(self) -> None:
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def _open(self, read_only: bool) -> sqlite3.Connection:
+        mode = "ro" if read_only else "rwc"
+        db = sqlite3.connect(
+            f"{self.path.absolute().as_uri()}?mode={mode}",
+            uri=True,
+            timeout=BUSY_TIMEOUT_S,
+            isolation_level=None,
+            check_same_thread=False,
+        )
+        db.row_factory = sqlite3.Row
+        if not read_only:
+            os.chmod(self.path, 0o600)
+            db.execute("PRAGMA journal_mode = WAL")
+            db.execute("PRAGMA synchronous = FULL")
+            if not db.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone():
+                db.executescript(
+                    f"BEGIN; {TABLES} INSERT INTO meta VALUES ('version', '{LEDGER_VERSION}');"
+                    " COMMIT;"
+                )
+        row = db.execute("SELECT value FROM meta WHERE key = 'version'").fetchone()
+        if row is None or row["value"] != str(LEDGER_VERSION):
+            raise LedgerDamaged(str(self.path), "it has another version")
+        return db
+
+    def close(self) -> None:
+        self._db.close()
+        self._release_lock()
+
+    def query(self, sql: str, parameters: Sequence[object] = ()) -> list[sqlite3.Row]:
+        """Read committed rows."""
+        return self._db.execute(sql, parameters).fetchall()
+
+    @contextmanager
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """Change several tables at once or none."""
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            yield self._db
+        except BaseException:
+            self._db.execute("ROLLBACK")
+            raise
+        self._db.execute("COMMIT")
+
+    # Epochs
+
+    def take_epoch(self, role: str) -> int:
+        """Give a starting actor the next epoch; what its predecessors held is lost to them."""
+        with self.transaction() as db:
+            db.execute(
+                "INSERT INTO roles VALUES (?, 1)"
+                " ON CONFLICT (role) DO UPDATE SET epoch = epoch + 1",
+                (role,),
+            )
+            epoch: int = db.execute("SELECT epoch FROM roles WHERE role = ?", (role,)).fetchone()[0]
+            lost = db.execute(
+                "SELECT number FROM leases WHERE role = ? AND state = 'open'", (role,)
+            ).fetchall()
+            for (number,) in lost:
+                db.execute("UPDATE leases SET state = 'lost' WHERE number = ?", (number,))
+                db.execute("UPDATE directories SET lease = NULL WHERE lease = ?", (number,))
+        return epoch
+
+    def check_epoch(self, role: str, epoch: int) -> None:
+        """Refuse an actor that has been replaced."""
+        row = self._db.execute("SELECT epoch FROM roles WHERE role = ?", (role,)).fetchone()
+        if row is None or row[0] != epoch:
+            raise StaleEpoch(role, epoch, row[0] if row else 0)
+
+    # Datasets
+
+    def put_dataset(self, dataset: Dataset) -> None:
+        """Create a dataset."""
+        with self.transaction() as db:
+            db.execute(
+                "INSERT INTO datasets VALUES (?, ?, ?, ?, ?, ?)",
+                (
+                    dataset.name,
+                    dataset.filesystem,
+                    dataset.root,
+                    dataset.shards,
+                    _signed(dataset.seed),
+                    dataset.created or time.time(),
+                ),
+            )
+
+    def set_shards(self, name: str, shards: int) -> None:
+        """Change the number of shards; the next run is a Full in new FileSets."""
+        with self.transaction() as db:
+            db.execute("UPDATE datasets SET shards = ? WHERE name = ?", (shards, name))
+
+    def dataset(self, name: str) -> Dataset | None:
+        row = self._db.execute("SELECT * FROM datasets WHERE name = ?", (name,)).fetchone()
+        return _dataset(row) if row else None
+
+    def datasets(self) -> list[Dataset]:
+        rows = self._db.execute("SELECT * FROM datasets ORDER BY name").fetchall()
+        return [_dataset(row) for row in rows]
+
+    # Runs
+
+    def begin_run(self, name: str, level: str) -> Run:
+        """Open a run of a dataset; its root is the first pending directory."""
+        dataset = self.dataset(name)
+        assert dataset is not None, f"dataset {name} was looked up before"
+        with self.transaction() as db:
+            row = db.execute(
+                "SELECT number FROM runs WHERE dataset = ? AND state = 'open'", (name,)
+            ).fetchone()
+            if row:
+                raise RunOpen(name, row[0])
+            cursor = db.execute(
+                "INSERT INTO runs (dataset, root, shards, seed, level, state, started)"
+                " VALUES (?, ?, ?, ?, ?, 'open', ?)",
+                (
+                    name,
+                    dataset.root,
+                    dataset.shards,
+                    _signed(dataset.seed),
+                    level,
+                    time.time(),
+                ),
+            )
+            number = cursor.lastrowid
+            assert number is not None
+            db.execute(
+                "INSERT INTO directories (run, target, path, cookie, first) VALUES (?, 0, ?, 0, 1)",
+                (number, b""),
+            )
+        run = self.run(number)
+        assert run is not None
+        return run
+
+    def run(self, number: int) -> Run | None:
+        row = self._db.execute("SELECT * FROM runs WHERE number = ?", (number,)).fetchone()
+        return _run(row) if row else None
+
+    def runs(self, dataset: str | None = None) -> list[Run]:
+        """Return runs, newest first."""
+        rows = self._db.execute(
+            "SELECT * FROM runs WHERE ? IS NULL OR dataset = ? ORDER BY number DESC",
+            (dataset, dataset),
+        ).fetchall()
+        return [_run(row) for row in rows]
+
+    def open_run(self, dataset: str) -> Run | None:
+        row = self._db.execute(
+            "SELECT * FROM runs WHERE dataset = ? AND state = 'open'", (dataset,)
+        ).fetchone()
+        return _run(row) if row else None
+
+    def end_run(self, number: int, state: RunState, reason: str | None = None) -> None:
+        """Close a run; directories that were still pending are forgotten."""
+        with self.transaction() as db:
+            db.execute(
+                "UPDATE runs SET state = ?, reason = ?, ended = ? WHERE number = ?",
+                (state.value, reason, time.time(), number),
+            )
+            db.execute("DELETE FROM directories WHERE run = ?", (number,))
+            db.execute(
+                "UPDATE leases SET state = 'lost' WHERE run = ? AND state = 'open'", (number,)
+            )
+
+    # Leases and segments
+
+    def take_lease(self, target: int, role: str, epoch: int) -> Lease | None:
+        """Lease pending directories of a target to a walker, newest first, or None.
+
+        Newest first keeps the walk depth-first, so that the list of pending directories stays
+        short.
+        """
+        with self.transaction() as db:
+            self.check_epoch(role, epoch)
+            row = db.execute(
+                "SELECT runs.* FROM directories JOIN runs ON runs.number = run"
+                " WHERE lease IS NULL AND target = ? AND state = 'open' ORDER BY run LIMIT 1",
+                (target,),
+            ).fetchone()
+            if row is None:
+                return None
+            owner = _run(row)
+            run = owner.number
+            rows = db.execute(
+                "SELECT * FROM directories WHERE run = ? AND target = ? AND lease IS NULL"
+                " ORDER BY number DESC LIMIT ?",
+                (run, target, LEASE_DIRECTORIES_MAX),
+            ).fetchall()
+            number = db.execute(
+                "INSERT INTO leases (run, role, epoch, state) VALUES (?, ?, ?, 'open')",
+                (run, role, epoch),
+            ).lastrowid
+            assert number is not None
+            db.executemany(
+                "UPDATE directories SET lease = ? WHERE number = ?",
+                [(number, row["number"]) for row in rows],
+            )
+        directories = tuple(
+            PendingDirectory(row["path"], _unsigned(row["cookie"]), row["target"]) for row in rows
+        )
+        return Lease(
+            number,
+            run,
+            epoch,
+            owner.root,
+            owner.shards,
+            owner.seed,
+            directories,
+            any(row["first"] for row in rows),
+        )
+
+    def commit_lease(self, number: int, role: str, epoch: int, result: LeaseResult) -> bool:
+        """Make a lease's segments exist and its frontier pending; True when the scan has ended."""
+        with self.transaction() as db:
+            self.check_epoch(role, epoch)
+            row = db.execute("SELECT run, state FROM leases WHERE number = ?", (number,)).fetchone()
+            if row is None or row["state"] != "open":
+                raise LeaseLost(number, row["state"] if row else "unknown")
+            run: int = row["run"]
+            db.executemany(
+                "INSERT INTO segments"
+                " (run, lease, name, epoch, size_bytes, checksum, rows, counts)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                [
+                    (
+                        run,
+                        number,
+                        info.name,
+                        info.epoch,
+                        info.size_bytes,
+                        info.checksum,
+                        info.rows,
+                        info.counts_json(),
+                    )
+                    for info in result.segments
+                ],
+            )
+            db.execute("DELETE FROM directories WHERE lease = ?", (number,))
+            db.executemany(
+                "INSERT INTO directories (run, target, path, cookie, first) VALUES (?, ?, ?, ?, 0)",
+                [(run, d.target, d.path, _signed(d.cookie)) for d in result.frontier],
+            )
+            db.execute("UPDATE leases SET state = 'done' WHERE number = ?", (number,))
+            db.execute(
+                "INSERT INTO scan VALUES (?, ?, ?, ?, ?, ?)",
+                (
+                    number,
+                    run,
+                    result.inodes,
+                    result.directories,
+                    result.size_bytes,
+                    result.errors,
+                ),
+            )
+            # A leased directory still has its row, so no row at all means nobody is walking.
+            left = db.execute("SELECT 1 FROM directories WHERE run = ? LIMIT 1", (run,)).fetchone()
+            if left is None:
+                db.execute("UPDATE runs SET scan_ended = ? WHERE number = ?", (time.time(), run))
+        return left is None
+
+    def segments(self, run: int, after: int = 0) -> list[SegmentInfo]:
+        """Return committed segments of a run with a number above after, a page at most."""
+        rows = self._db.execute(
+            "SELECT * FROM segments WHERE run = ? AND number > ? ORDER BY number LIMIT ?",
+            (run, after, SEGMENTS_PAGE_MAX),
+        ).fetchall()
+        return [
+            SegmentInfo(
+                row["name"],
+                row["epoch"],
+                row["size_bytes"],
+                row["checksum"],
+                row["rows"],
+                SegmentInfo.counts_from_json(row["counts"]),
+                row["number"],
+            )
+            for row in rows
+        ]
+
+    def scan_totals(self, run: int) -> ScanTotals:
+        row = self._db.execute(
+            "SELECT COALESCE(SUM(inodes), 0), COALESCE(SUM(directories), 0),"
+            " COALESCE(SUM(bytes), 0), COALESCE(SUM(errors), 0) FROM scan WHERE run = ?",
+            (run,),
+        ).fetchone()
+        return ScanTotals(*row)
+
+
+def _dataset(row: sqlite3.Row) -> Dataset:
+    return Dataset(
+        row["name"],
+        row["filesystem"],
+        row["root"],
+        row["shards"],
+        _unsigned(row["seed"]),
+        row["created"],
+    )
+
+
+def _run(row: sqlite3.Row) -> Run:
+    return Run(
+        row["number"],
+        row["dataset"],
+        row["root"],
+        row["shards"],
+        _unsigned(row["seed"]),
+        row["level"],
+        RunState(row["state"]),
+        row["scan_ended"],
+        row["started"],
+        row["ended"],
+        row["reason"],
+    )

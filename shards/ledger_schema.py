@@ -1,0 +1,116 @@
+"""Tables of the run ledger (docs/formats/ledger.md).
+
+Covers: the SQL that makes them, the schema's version, what a state means.
+Does not cover: the operations (ledger).
+"""
+
+from __future__ import annotations
+
+import enum
+
+LEDGER_VERSION = 1
+
+
+class RunState(enum.StrEnum):
+    """How a run stands. Only COMPLETE and WARNINGS are backups of everything."""
+
+    OPEN = "open"
+    COMPLETE = "complete"
+    WARNINGS = "warnings"  # complete, but for the files that are listed
+    INCOMPLETE = "incomplete"  # at least one shard has no good job
+    FAILED = "failed"  # the scan did not end, or nothing was saved
+
+
+class JobState(enum.StrEnum):
+    """How far one job of a shard has come."""
+
+    STREAMING = "streaming"
+    STREAMED = "streamed"  # its receipts are durable; the catalog has yet to show its end
+    GOOD = "good"  # T or W in the catalog
+    BAD = "bad"
+
+
+TABLES = """
+CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
+CREATE TABLE roles (role TEXT PRIMARY KEY, epoch INTEGER NOT NULL) STRICT;
+CREATE TABLE datasets (
+    name TEXT PRIMARY KEY,
+    filesystem TEXT NOT NULL,
+    root BLOB NOT NULL,
+    shards INTEGER NOT NULL,
+    seed INTEGER NOT NULL,           -- unsigned 64 bit, stored as signed
+    created REAL NOT NULL
+) STRICT;
+CREATE TABLE runs (
+    number INTEGER PRIMARY KEY AUTOINCREMENT,
+    dataset TEXT NOT NULL REFERENCES datasets (name),
+    root BLOB NOT NULL,
+    shards INTEGER NOT NULL,
+    seed INTEGER NOT NULL,
+    level TEXT NOT NULL,
+    state TEXT NOT NULL,
+    scan_ended REAL,                 -- null while directories are pending or leased
+    started REAL NOT NULL,
+    ended REAL,
+    reason TEXT                      -- why it is incomplete or failed
+) STRICT;
+CREATE UNIQUE INDEX one_open_run ON runs (dataset) WHERE state = 'open';
+CREATE TABLE leases (
+    number INTEGER PRIMARY KEY AUTOINCREMENT,
+    run INTEGER NOT NULL REFERENCES runs (number),
+    role TEXT NOT NULL,
+    epoch INTEGER NOT NULL,
+    state TEXT NOT NULL              -- open, done, lost
+) STRICT;
+CREATE INDEX open_leases ON leases (run) WHERE state = 'open';
+CREATE TABLE directories (           -- still to be listed
+    number INTEGER PRIMARY KEY AUTOINCREMENT,
+    run INTEGER NOT NULL REFERENCES runs (number),
+    target INTEGER NOT NULL,
+    path BLOB NOT NULL,
+    cookie INTEGER NOT NULL,         -- unsigned 64 bit, stored as signed
+    first INTEGER NOT NULL,          -- 1: the root, whose own row is still to be written
+    lease INTEGER REFERENCES leases (number)
+) STRICT;
+CREATE INDEX free_directories ON directories (run, target, number) WHERE lease IS NULL;
+CREATE INDEX leased_directories ON directories (lease) WHERE lease IS NOT NULL;
+CREATE TABLE segments (
+    number INTEGER PRIMARY KEY AUTOINCREMENT,
+    run INTEGER NOT NULL REFERENCES runs (number),
+    lease INTEGER NOT NULL REFERENCES leases (number),
+    name TEXT NOT NULL,
+    epoch INTEGER NOT NULL,
+    size_bytes INTEGER NOT NULL,
+    checksum INTEGER NOT NULL,
+    rows INTEGER NOT NULL,
+    counts TEXT NOT NULL,
+    UNIQUE (run, name)
+) STRICT;
+CREATE TABLE jobs (
+    run INTEGER NOT NULL REFERENCES runs (number),
+    shard INTEGER NOT NULL,
+    jobid INTEGER NOT NULL,
+    job TEXT NOT NULL,
+    epoch INTEGER NOT NULL,
+    state TEXT NOT NULL,
+    status TEXT NOT NULL DEFAULT '', -- Bacula's JobStatus letter, once the catalog shows the end
+    files INTEGER NOT NULL DEFAULT 0,
+    bytes INTEGER NOT NULL DEFAULT 0,
+    started REAL NOT NULL,
+    ended REAL,
+    receipts TEXT,                   -- file name, once durable
+    receipts_bytes INTEGER,
+    receipts_checksum INTEGER,
+    summary TEXT,                    -- JSON: entries by status, bytes, links, directories
+    reason TEXT,
+    PRIMARY KEY (run, shard, jobid)
+) STRICT;
+CREATE TABLE scan (                  -- one row a committed lease, what it found
+    lease INTEGER PRIMARY KEY REFERENCES leases (number),
+    run INTEGER NOT NULL,
+    inodes INTEGER NOT NULL,
+    directories INTEGER NOT NULL,
+    bytes INTEGER NOT NULL,
+    errors INTEGER NOT NULL
+) STRICT;
+"""

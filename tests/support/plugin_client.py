@@ -1,0 +1,127 @@
+"""A client of the stream protocol in Python: the plugin's side, well-behaved or not.
+
+A stand-in for the FD plugin in tests of the bridge alone; the real plugin is tested against the
+real bridge in tests/system.
+"""
+
+import socket
+import struct
+import zlib
+
+import numpy as np
+
+from bacula_bridge.protocol import (
+    ENTRY_DTYPE,
+    HEADER,
+    RECEIPT_DTYPE,
+    FrameType,
+    Hello,
+    check_payload,
+    decode_accept,
+    decode_reason,
+    encode_hello,
+    frame,
+    parse_header,
+)
+from shards.schema import ReceiptStatus
+
+
+class PluginClient:
+    """One connection of a job."""
+
+    def __init__(self, path, timeout_s=20.0):
+        self.socket = socket.socket(socket.AF_UNIX)
+        self.socket.settimeout(timeout_s)
+        self.socket.connect(str(path))
+        self.received = 0
+        self.acknowledged = 0
+        self.receipts_checksum = 0
+        self.entries_checksum = 0
+
+    def close(self):
+        self.socket.close()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+    def read(self):
+        """Return the next frame that is not a keep-alive, or (None, b"") at the end of file."""
+        while True:
+            header = self._exactly(HEADER.size)
+            if header is None:
+                return None, b""
+            kind, length, checksum = parse_header(header)
+            payload = self._exactly(length)
+            check_payload(payload, checksum)
+            if kind is not FrameType.KEEPALIVE:
+                return kind, payload
+
+    def _exactly(self, size):
+        data = b""
+        while len(data) < size:
+            chunk = self.socket.recv(size - len(data))
+            if not chunk:
+                return None
+            data += chunk
+        return data
+
+    def send(self, data):
+        self.socket.sendall(data)
+
+    def hello(self, dataset="d", shard=0, shards=1, jobid=1, level="F", **others):
+        values = dict(since=0, job=f"job.{jobid}", previous_job="", client="c-fd")
+        self.send(
+            encode_hello(Hello(level, shard, shards, jobid, dataset=dataset, **(values | others)))
+        )
+        kind, payload = self.read()
+        if kind is FrameType.ACCEPT:
+            return decode_accept(payload)
+        if kind is FrameType.REFUSE:
+            return decode_reason(payload)
+        return kind
+
+    def entries(self):
+        """Yield (record, path) of all entries up to END, checking numbers and END's totals."""
+        while True:
+            kind, payload = self.read()
+            if kind is FrameType.END:
+                count, checksum, _ = struct.unpack("<QII", payload)
+                assert (count, checksum) == (self.received, self.entries_checksum)
+                return
+            assert kind is FrameType.ENTRIES, (kind, payload)
+            self.entries_checksum = zlib.crc32(payload, self.entries_checksum)
+            yield from self._entries(payload)
+
+    def _entries(self, payload):
+        count, path_bytes = struct.unpack_from("<II", payload)
+        records = np.frombuffer(payload, ENTRY_DTYPE, count, 8)
+        paths = payload[8 + count * ENTRY_DTYPE.itemsize :]
+        assert len(paths) == path_bytes == records["path_len"].sum()
+        offset = 0
+        for record in records:
+            assert record["number"] == self.received
+            self.received += 1
+            length = int(record["path_len"])
+            yield record, paths[offset : offset + length]
+            offset += length
+
+    def acknowledge(self, count, status=ReceiptStatus.SAVED, **values):
+        """Send one RECEIPTS frame for the next count entries."""
+        records = np.zeros(count, RECEIPT_DTYPE)
+        records["number"] = np.arange(self.acknowledged, self.acknowledged + count)
+        records["status"] = status
+        records["file_index"] = records["number"] + 1
+        for name, value in values.items():
+            records[name] = value
+        payload = struct.pack("<II", count, 0) + records.tobytes()
+        self.receipts_checksum = zlib.crc32(payload, self.receipts_checksum)
+        self.acknowledged += count
+        self.send(frame(FrameType.RECEIPTS, payload))
+
+    def done(self, receipts=None, checksum=None):
+        total = self.acknowledged if receipts is None else receipts
+        checksum = self.receipts_checksum if checksum is None else checksum
+        self.send(frame(FrameType.DONE, struct.pack("<QIIQQ", total, checksum, 0, 0, 0)))

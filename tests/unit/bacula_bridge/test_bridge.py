@@ -1,0 +1,373 @@
+"""The bridge serves whole streams, checks what comes back, and never calls a broken one good."""
+
+import os
+import socket
+import stat
+import struct
+import threading
+
+import pytest
+
+from bacula_bridge import server
+from bacula_bridge.coordinator import Coordinator
+from bacula_bridge.protocol import FrameType, decode_reason, frame
+from bacula_bridge.server import BridgeServer, SocketUnusable
+from shards.ledger import LeaseResult, LedgerBusy
+from shards.ledger_schema import JobState, RunState
+from shards.receipts import read_receipts
+from shards.schema import ReceiptStatus
+from shards.segment import write_segment
+from shards.shard_jobs import CatalogEnd
+from shards.state import StateDirectory
+from tests.support.plugin_client import PluginClient
+from tests.support.rows import directory, grouped, row
+
+ROLE = "walker:0"
+GOOD = CatalogEnd("T", 1, 1, 1.0, 2.0)
+
+
+class Site:
+    """A coordinator and a bridge without Ray, and a hand-driven walker."""
+
+    def __init__(self, folder, shards=1):
+        self.state = StateDirectory(folder / "state")
+        self.coordinator = Coordinator(self.state)
+        self.shards = shards
+        self.dataset = self.coordinator.define_dataset("d", "posix", b"/data", shards)
+        self.socket = folder / "b.sock"
+        self.bridge = BridgeServer(self.socket, self.coordinator, self.state)
+        self.epoch = self.coordinator.take_epoch(ROLE)
+
+    def close(self):
+        self.bridge.stop()
+        self.coordinator.close()
+
+    def open_run(self):
+        self.run = self.coordinator.open_run("d", "full").number
+        return self.run
+
+    def commit(self, rows, frontier=()):
+        lease = self.coordinator.take_lease(0, ROLE, self.epoch, 5)
+        batch, counts = grouped(rows, self.shards, self.dataset.seed)
+        info = write_segment(
+            self.state.segments(lease.run),
+            f"{lease.number}.arrow",
+            batch,
+            counts,
+            run=lease.run,
+            lease=lease.number,
+            epoch=self.epoch,
+        )
+        result = LeaseResult((info,), tuple(frontier), len(rows), 0, 0, 0)
+        self.coordinator.commit_lease(lease.number, ROLE, self.epoch, result)
+
+    def client(self):
+        return PluginClient(self.socket)
+
+    def job(self, shard=0):
+        return [job for job in self.coordinator.status(self.run).jobs if job.shard == shard][-1]
+
+    def wait_broken(self):
+        """Wait for the bridge to have recorded the stream's end."""
+        for connection in list(self.bridge._connections.values()):
+            connection.thread.join(20)
+        return self.job()
+
+
+@pytest.fixture
+def site(tmp_path):
+    site = Site(tmp_path)
+    yield site
+    site.close()
+
+
+def some_rows(count=50):
+    rows = [directory(b"", 1)]
+    for ino in range(10, 10 + count):
+        rows.append(row(b"name\n\xff%d" % ino, ino, size=ino, nlink=2 if ino % 9 == 0 else 1))
+    rows.append(row(b"bad", 9, error=13, flags=0x1))
+    return rows
+
+
+def stream_all(site, status=ReceiptStatus.SAVED, jobid=1):
+    """Stream shard 0 to its end; return the entries."""
+    with site.client() as client:
+        client.hello(jobid=jobid)
+        entries = list(client.entries())
+        if entries:
+            client.acknowledge(len(entries), status)
+        client.done()
+        assert client.read()[0] is FrameType.DONE_ACK
+    return entries
+
+
+def test_a_stream_brings_every_row_and_receipts_are_durable(site):
+    site.open_run()
+    rows = some_rows()
+    site.commit(rows)
+    entries = stream_all(site)
+    assert sorted(path for _, path in entries) == sorted(values["path"] for values in rows)
+    bad = next(record for record, path in entries if path == b"bad")
+    assert (bad["error"], bad["flags"]) == (13, 0x4)
+    site.coordinator.job_ended(site.run, 0, 1, "job", GOOD)
+    job = site.job()
+    assert job.state is JobState.GOOD
+    receipts = [
+        values
+        for batch in read_receipts(site.state.receipts(site.run) / job.receipts)
+        for values in batch.to_pylist()
+    ]
+    assert [values["path"] for values in receipts] == [path for _, path in entries]
+    assert site.coordinator.end_run(site.run).state is RunState.COMPLETE
+
+
+def test_accept_names_root_and_run(site):
+    run = site.open_run()
+    with site.client() as client:
+        accept = client.hello()
+        assert (accept.root, accept.run, accept.run_id) == (b"/data", run, f"d.{run}")
+
+
+def test_streaming_begins_before_the_scan_ends(site):
+    from shards.lease import PendingDirectory
+
+    site.open_run()
+    site.commit(some_rows(10), frontier=[PendingDirectory(b"later")])
+    with site.client() as client:
+        client.hello()
+        entries = client.entries()
+        first = next(entries)
+        assert first[0]["number"] == 0
+        site.commit([row(b"later/x", 999)])
+        rest = list(entries)
+        assert b"later/x" in [path for _, path in rest]
+        client.acknowledge(1 + len(rest))
+        client.done()
+        assert client.read()[0] is FrameType.DONE_ACK
+
+
+def test_the_window_bounds_what_is_sent_ahead(site, monkeypatch):
+    monkeypatch.setattr("bacula_bridge.protocol.ENTRIES_MAX", 10)
+    site.open_run()
+    site.commit([row(b"%d" % ino, ino) for ino in range(1, 500)])
+    join = site.coordinator.join
+
+    def small_window(hello):
+        from dataclasses import replace
+
+        joined = join(hello)
+        return replace(joined, accept=replace(joined.accept, window=100))
+
+    monkeypatch.setattr(site.coordinator, "join", small_window)
+    with site.client() as client:
+        client.hello()
+        entries = client.entries()
+        for _ in range(100):
+            next(entries)
+        client.socket.settimeout(1.0)
+        with pytest.raises(TimeoutError):
+            for _ in range(11):  # the window may be passed by one frame, not by two
+                next(entries)
+
+
+def refusal(site, **hello):
+    with site.client() as client:
+        return client.hello(**hello)
+
+
+def test_refusals_say_what_to_do(site):
+    assert "no open run" in refusal(site)
+    site.open_run()
+    assert "no dataset nope (known: d)" in refusal(site, dataset="nope")
+    assert "1 shards" in refusal(site, shards=4)
+    assert "1 shards" in refusal(site, shard=1)
+    assert "level=Full" in refusal(site, level="I")
+    with site.client() as first:
+        first.hello(jobid=7)
+        assert "JobId 7" in refusal(site, jobid=8)
+
+
+@pytest.mark.parametrize(
+    ("name", "act", "reason"),
+    [
+        ("end of file", lambda c: c.close(), "closed the stream"),
+        ("bad magic", lambda c: c.send(b"x" * 64), "magic"),
+        ("too long", lambda c: c.send(struct.pack("<IHHII", 0x31534246, 7, 0, 1 << 30, 0)), "long"),
+        (
+            "bad checksum",
+            lambda c: c.send(struct.pack("<IHHII", 0x31534246, 7, 0, 4, 99) + b"abcd"),
+            "CRC-32",
+        ),
+        ("truncated frame", lambda c: (c.send(frame(FrameType.DONE, b"x" * 32)[:20]), c.close()),
+         "closed the stream"),
+        ("early done", lambda c: c.done(), "DONE"),
+        ("too many receipts", lambda c: c.acknowledge(4000), "receipts"),
+        ("wrong number", lambda c: c.acknowledge(1, number=5), "due"),
+        ("wrong status", lambda c: c.acknowledge(1, status=77), "status"),
+        ("abort", lambda c: c.send(frame(FrameType.ABORT, b"\x02\x00no")), "gave up: no"),
+        ("wrong frame", lambda c: c.send(frame(FrameType.END, b"")), "not for the plugin"),
+        ("wrong totals", lambda c: (c.acknowledge(52), c.done(receipts=51)), "DONE counts 51"),
+        ("wrong sum", lambda c: (c.acknowledge(52), c.done(checksum=1)), "CRC-32"),
+    ],
+)  # fmt: skip
+def test_a_misbehaving_plugin_breaks_its_stream_and_nothing_else(site, name, act, reason):
+    site.open_run()
+    site.commit(some_rows())
+    with site.client() as client:
+        client.hello()
+        assert len(list(client.entries())) == 52
+        act(client)
+        job = site.wait_broken()
+    assert job.state is JobState.BAD, name
+    assert reason in job.reason
+    assert list(site.state.receipts(site.run).iterdir()) == []
+    assert "run the job again" in refusal(site)
+    assert len(stream_all(site, jobid=2)) == 52, "the shard cannot be streamed again"
+
+
+def test_the_plugin_is_told_why_its_stream_broke(site):
+    site.open_run()
+    site.commit(some_rows())
+    with site.client() as client:
+        client.hello()
+        list(client.entries())
+        client.acknowledge(1, number=5)
+        kind, payload = client.read()
+        assert kind is FrameType.ABORT
+        assert "due" in decode_reason(payload)
+
+
+def test_a_failed_scan_breaks_the_stream_with_its_reason(site):
+    site.open_run()
+    with site.client() as client:
+        client.hello()
+        site.coordinator.fail_run(site.run, "the scan of /data failed: no space")
+        kind, payload = client.read()
+        assert kind is FrameType.ABORT
+        assert decode_reason(payload) == "the scan of /data failed: no space"
+
+
+def test_a_damaged_segment_breaks_the_stream(site):
+    site.open_run()
+    site.commit(some_rows())
+    path = next(site.state.segments(site.run).iterdir())
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    with site.client() as client:
+        client.hello()
+        kind, payload = client.read()
+        assert kind is FrameType.ABORT
+        assert "damaged" in decode_reason(payload)
+
+
+def test_a_silent_plugin_is_given_up(site, monkeypatch):
+    monkeypatch.setattr(server, "SILENCE_MAX_S", 0.3)
+    site.open_run()
+    site.commit(some_rows())
+    with site.client() as client:
+        client.hello()
+        list(client.entries())
+        job = site.wait_broken()
+    assert "silent" in job.reason
+
+
+def test_the_bridge_keeps_a_waiting_stream_alive(site, monkeypatch):
+    monkeypatch.setattr(server, "KEEPALIVE_S", 0.05)
+    monkeypatch.setattr(server, "SEGMENT_WAIT_S", 0.05)
+    site.open_run()
+    with site.client() as client:
+        client.hello()
+        header = client._exactly(16)
+        assert struct.unpack("<IHHII", header)[1] == FrameType.KEEPALIVE
+
+
+def test_stopping_the_bridge_ends_its_streams(site):
+    site.open_run()
+    site.commit(some_rows())
+    with site.client() as client:
+        client.hello()
+        list(client.entries())
+        stopper = threading.Thread(target=site.bridge.stop)
+        stopper.start()
+        while client.read()[0] is not None:
+            pass
+        stopper.join(20)
+        assert not stopper.is_alive()
+    assert site.job().state is JobState.BAD
+    assert not site.socket.exists()
+
+
+def test_the_socket_is_for_its_owner_alone(site):
+    assert stat.S_IMODE(os.stat(site.socket).st_mode) == 0o600
+
+
+def test_a_stranger_is_turned_away(tmp_path):
+    state = StateDirectory(tmp_path / "state")
+    coordinator = Coordinator(state)
+    bridge = BridgeServer(tmp_path / "s", coordinator, state, frozenset({4_000_000_000}))
+    try:
+        with PluginClient(tmp_path / "s") as client:
+            assert client.read()[0] is None
+    finally:
+        bridge.stop()
+        coordinator.close()
+
+
+def test_a_socket_path_that_is_too_long_is_refused(tmp_path):
+    state = StateDirectory(tmp_path / "state")
+    with pytest.raises(SocketUnusable, match="107"):
+        BridgeServer(tmp_path / ("x" * 120), None, state)
+
+
+def test_several_shards_stream_at_once(tmp_path):
+    site = Site(tmp_path, shards=3)
+    try:
+        site.open_run()
+        rows = some_rows(300)
+        site.commit(rows)
+        found = []
+        clients = [site.client() for _ in range(3)]
+        for shard, client in enumerate(clients):
+            client.hello(shard=shard, shards=3, jobid=10 + shard)
+        for client in clients:
+            entries = list(client.entries())
+            found += [path for _, path in entries]
+            client.acknowledge(len(entries))
+            client.done()
+            assert client.read()[0] is FrameType.DONE_ACK
+            client.close()
+        assert sorted(found) == sorted(values["path"] for values in rows)
+    finally:
+        site.close()
+
+
+def test_a_coordinator_that_starts_again_fails_the_run_it_left(tmp_path):
+    site = Site(tmp_path)
+    site.open_run()
+    with pytest.raises(LedgerBusy):
+        Coordinator(site.state)
+    site.close()
+    again = Coordinator(site.state)
+    assert again.status(site.run).run.state is RunState.FAILED
+    again.close()
+
+
+def test_segments_that_nobody_committed_are_removed_at_the_end(site):
+    site.open_run()
+    site.commit(some_rows())
+    leftover = site.state.segments(site.run) / "99-1-0.arrow"
+    leftover.write_bytes(b"x")
+    site.coordinator.end_run(site.run)
+    assert not leftover.exists()
+    assert len(list(site.state.segments(site.run).iterdir())) == 1
+
+
+def test_half_a_hello_does_not_hold_the_bridge(site):
+    peer = socket.socket(socket.AF_UNIX)
+    peer.connect(str(site.socket))
+    peer.send(b"FBS1")
+    peer.close()
+    site.open_run()
+    site.commit(some_rows())
+    assert len(stream_all(site)) == 52

@@ -1,0 +1,176 @@
+"""The ledger: leases are exact, old epochs are fenced, one run is open at a time."""
+
+import sqlite3
+
+import pytest
+
+from shards.ledger import (
+    LEASE_DIRECTORIES_MAX,
+    Dataset,
+    LeaseLost,
+    LeaseResult,
+    Ledger,
+    LedgerBusy,
+    LedgerDamaged,
+    RunOpen,
+    StaleEpoch,
+)
+from shards.lease import PendingDirectory
+from shards.ledger_schema import RunState
+from shards.segment import SegmentInfo
+
+ROLE = "walker:0"
+BIG = (1 << 64) - 3
+
+
+@pytest.fixture
+def ledger(tmp_path):
+    ledger = Ledger(tmp_path / "ledger.sqlite")
+    ledger.put_dataset(Dataset("d", "posix", b"/data/\xff", 4, BIG))
+    yield ledger
+    ledger.close()
+
+
+def result(segments=(), frontier=()):
+    return LeaseResult(tuple(segments), tuple(frontier), 10, 2, 1000, 0)
+
+
+def segment(name):
+    return SegmentInfo(name, 1, 100, 7, 10, ((3, 2, 1), (2, 1, 1), (0, 0, 0), (0, 0, 0)))
+
+
+def test_a_dataset_comes_back_as_it_was(ledger):
+    dataset = ledger.dataset("d")
+    assert (dataset.root, dataset.seed, dataset.shards) == (b"/data/\xff", BIG, 4)
+    assert ledger.dataset("e") is None
+
+
+def test_a_run_begins_with_its_root_pending(ledger):
+    run = ledger.begin_run("d", "full")
+    epoch = ledger.take_epoch(ROLE)
+    lease = ledger.take_lease(0, ROLE, epoch)
+    assert lease.directories == (PendingDirectory(b""),)
+    assert (lease.run, lease.root, lease.seed, lease.include_root) == (
+        run.number,
+        b"/data/\xff",
+        BIG,
+        True,
+    )
+    assert ledger.take_lease(0, ROLE, epoch) is None
+
+
+def test_a_dataset_has_one_open_run(ledger):
+    run = ledger.begin_run("d", "full")
+    with pytest.raises(RunOpen, match=str(run.number)):
+        ledger.begin_run("d", "full")
+    ledger.end_run(run.number, RunState.COMPLETE)
+    assert ledger.begin_run("d", "full").number == run.number + 1
+
+
+def test_segments_exist_once_their_lease_is_committed(ledger):
+    run = ledger.begin_run("d", "full")
+    epoch = ledger.take_epoch(ROLE)
+    lease = ledger.take_lease(0, ROLE, epoch)
+    assert ledger.segments(run.number) == []
+    frontier = [PendingDirectory(b"a", BIG, 0), PendingDirectory(b"b\n", 0, 0)]
+    ended = ledger.commit_lease(
+        lease.number, ROLE, epoch, result([segment("x"), segment("y")], frontier)
+    )
+    assert not ended
+    assert ledger.run(run.number).scan_ended is None
+    found = ledger.segments(run.number)
+    assert [info.name for info in found] == ["x", "y"]
+    assert found[0].counts == segment("x").counts
+    assert [info.name for info in ledger.segments(run.number, found[0].number)] == ["y"]
+    rest = ledger.take_lease(0, ROLE, epoch)
+    assert set(rest.directories) == set(frontier)
+    assert not rest.include_root
+    assert ledger.commit_lease(rest.number, ROLE, epoch, result())
+    assert ledger.run(run.number).scan_ended is not None
+    assert ledger.scan_totals(run.number).inodes == 20
+
+
+def test_the_scan_has_not_ended_while_another_lease_is_open(ledger):
+    run = ledger.begin_run("d", "full")
+    epoch = ledger.take_epoch(ROLE)
+    lease = ledger.take_lease(0, ROLE, epoch)
+    many = [PendingDirectory(b"%d" % i) for i in range(LEASE_DIRECTORIES_MAX + 1)]
+    ledger.commit_lease(lease.number, ROLE, epoch, result(frontier=many))
+    one = ledger.take_lease(0, ROLE, epoch)
+    two = ledger.take_lease(0, ROLE, epoch)
+    assert len(one.directories) == LEASE_DIRECTORIES_MAX
+    assert len(two.directories) == 1
+    assert not ledger.commit_lease(one.number, ROLE, epoch, result())
+    assert ledger.run(run.number).scan_ended is None
+    assert ledger.commit_lease(two.number, ROLE, epoch, result())
+
+
+def test_a_new_epoch_takes_the_leases_back_and_fences_the_old_walker(ledger):
+    run = ledger.begin_run("d", "full")
+    old = ledger.take_epoch(ROLE)
+    lease = ledger.take_lease(0, ROLE, old)
+    new = ledger.take_epoch(ROLE)
+    assert new == old + 1
+    with pytest.raises(StaleEpoch):
+        ledger.commit_lease(lease.number, ROLE, old, result([segment("x")]))
+    with pytest.raises(StaleEpoch):
+        ledger.take_lease(0, ROLE, old)
+    with pytest.raises(LeaseLost):
+        ledger.commit_lease(lease.number, ROLE, new, result([segment("x")]))
+    assert ledger.segments(run.number) == []
+    again = ledger.take_lease(0, ROLE, new)
+    assert again.directories == lease.directories
+    assert again.include_root
+
+
+def test_a_commit_that_fails_leaves_nothing(ledger):
+    run = ledger.begin_run("d", "full")
+    epoch = ledger.take_epoch(ROLE)
+    lease = ledger.take_lease(0, ROLE, epoch)
+    with pytest.raises(sqlite3.IntegrityError):
+        ledger.commit_lease(lease.number, ROLE, epoch, result([segment("x"), segment("x")]))
+    assert ledger.segments(run.number) == []
+    assert not ledger.commit_lease(
+        lease.number, ROLE, epoch, result([segment("x")], [PendingDirectory(b"a")])
+    )
+
+
+def test_leases_of_an_ended_run_cannot_be_committed(ledger):
+    run = ledger.begin_run("d", "full")
+    epoch = ledger.take_epoch(ROLE)
+    lease = ledger.take_lease(0, ROLE, epoch)
+    ledger.end_run(run.number, RunState.FAILED, "why not")
+    with pytest.raises(LeaseLost):
+        ledger.commit_lease(lease.number, ROLE, epoch, result())
+    assert ledger.take_lease(0, ROLE, epoch) is None
+
+
+def test_one_process_writes_and_others_read(ledger):
+    with pytest.raises(LedgerBusy):
+        Ledger(ledger.path)
+    run = ledger.begin_run("d", "full")
+    reader = Ledger(ledger.path, read_only=True)
+    assert [r.number for r in reader.runs()] == [run.number]
+    with pytest.raises(sqlite3.OperationalError):
+        reader.put_dataset(Dataset("e", "posix", b"/", 1, 0))
+    reader.close()
+
+
+def test_what_was_committed_is_there_after_reopening(tmp_path):
+    first = Ledger(tmp_path / "l")
+    first.put_dataset(Dataset("d", "posix", b"/", 1, 0))
+    number = first.begin_run("d", "full").number
+    first.close()
+    second = Ledger(tmp_path / "l")
+    assert second.open_run("d").number == number
+    second.close()
+
+
+def test_a_damaged_ledger_is_named(tmp_path):
+    (tmp_path / "l").write_bytes(b"this is no database at all" * 100)
+    with pytest.raises(LedgerDamaged, match="not a database"):
+        Ledger(tmp_path / "l")
+
+
+def test_the_ledger_is_for_its_owner_alone(ledger):
+    assert ledger.path.stat().st_mode & 0o777 == 0o600
