@@ -11,7 +11,6 @@ import threading
 from pathlib import Path
 
 import ray
-from ray.actor import ActorHandle
 
 from actors.calls import answer
 from filesystems.detect import detect
@@ -31,13 +30,15 @@ class WalkerActor:
 
     def __init__(
         self,
-        coordinator: ActorHandle,
+        coordinator: str,
         target: int,
         state: str,
         threads: int,
         excluded: tuple[str, ...],
     ) -> None:
-        self._coordinator = coordinator
+        # By name: a handle among the arguments would sit in the object store, and a restart would
+        # fail with it.
+        self._coordinator = ray.get_actor(coordinator)
         self._target = target
         self._state = StateDirectory(Path(state))
         self._threads = threads
@@ -45,7 +46,7 @@ class WalkerActor:
         self._walkers: dict[bytes, LeaseWalker] = {}
         self._stopping = threading.Event()
         self._role = f"walker:{target}"
-        self._epoch = answer(coordinator.take_epoch.remote(self._role), "the coordinator")
+        self._epoch = answer(self._coordinator.take_epoch.remote(self._role), "the coordinator")
 
     @ray.method(concurrency_group="walk")
     def serve(self) -> None:
@@ -87,7 +88,7 @@ class WalkerActor:
         if lease.root not in self._walkers:
             self._walkers.clear()  # one dataset at a time; adapters are cheap to make
             self._walkers[lease.root] = LeaseWalker(
-                detect(Path(os.fsdecode(lease.root))), self._threads, self._excluded_directories()
+                detect(lease.root).filesystem, self._threads, self._excluded_directories()
             )
         return self._walkers[lease.root]
 

@@ -7,7 +7,6 @@ Does not cover: a site's cluster that runs on its own.
 from __future__ import annotations
 
 import os
-import secrets
 import shutil
 from types import TracebackType
 
@@ -23,6 +22,7 @@ from cluster.settings import Settings
 from shards.errors import ForebayError
 
 NAMESPACE = "forebay"
+COORDINATOR = "coordinator"
 OBJECT_STORE_BYTES = 100 << 20  # control messages only; Ray refuses less than 75 MiB
 STOP_TIMEOUT_S = 15.0
 WALKER_RESTARTS_MAX = 5
@@ -73,13 +73,9 @@ class EmbeddedCluster:
         self._shut_down()
 
     def _start_ray(self) -> None:
+        assert os.environ.get("RAY_AUTH_MODE") == "token", "prepare_private_ray() was not called"
         folder = self._settings.make_runtime() / "ray"
         shutil.rmtree(folder, ignore_errors=True)  # of a command that was killed
-        # A token of this run alone, never written to a file: without one any local user could
-        # run code as us through Ray's ports.
-        os.environ["RAY_AUTH_MODE"] = "token"
-        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
-        os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
         try:
             ray.init(
                 address="local",
@@ -97,13 +93,17 @@ class EmbeddedCluster:
     def _start_actors(self) -> None:
         settings = self._settings
         state = str(settings.state.base)
-        self.coordinator = CoordinatorActor.options(name="coordinator").remote(state)
+        self.coordinator = CoordinatorActor.options(name=COORDINATOR).remote(state)
         answer(self.coordinator.__ray_ready__.remote(), "the coordinator")
         self.bridge = BridgeActor.options(name="bridge").remote(
             self.coordinator, str(settings.socket), state
         )
         answer(self.bridge.progress.remote(), "the bridge")
-        excluded = (str(settings.home), str(settings.runtime))
+        self._start_walkers()
+
+    def _start_walkers(self) -> None:
+        state = str(self._settings.state.base)
+        excluded = (str(self._settings.home), str(self._settings.runtime))
         labelled = {label for node in ray.nodes() if node["Alive"] for label in node["Labels"]}
         for target in range(self._targets):
             label = target_label(target)
@@ -111,7 +111,7 @@ class EmbeddedCluster:
                 raise RayNotStarted(f"no node has the label {label}")
             walker = WalkerActor.options(
                 name=f"walker-{target}", label_selector={label: "true"}
-            ).remote(self.coordinator, target, state, self._threads, excluded)
+            ).remote(COORDINATOR, target, state, self._threads, excluded)
             self.walkers.append(walker)
             self._serve(target)
 
@@ -141,5 +141,3 @@ class EmbeddedCluster:
     def _shut_down(self) -> None:
         ray.shutdown()
         shutil.rmtree(self._settings.runtime, ignore_errors=True)
-
-

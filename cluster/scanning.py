@@ -6,7 +6,6 @@ Does not cover: scans of a run (actors.walker).
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -17,15 +16,9 @@ import pyarrow.parquet as pq
 
 from filesystems.detect import detect
 from filesystems.interface import WalkOptions
-from shards.errors import ForebayError, UsageError
+from shards.errors import ForebayError
 from shards.lease import PendingDirectory
 from shards.schema import INODE_SCHEMA
-
-
-class DirectoryUnusable(UsageError):
-    """What was named cannot be scanned."""
-
-    template = "{0}: {1}; name a directory that you can read"
 
 
 class OutputUnusable(ForebayError):
@@ -46,27 +39,18 @@ class ScanResult:
     seconds: float
 
 
-def check_directory(directory: Path) -> Path:
-    """Return the real path of a readable directory, or say why it is none."""
-    try:
-        root = directory.resolve(strict=True)
-        os.close(os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
-    except OSError as error:
-        raise DirectoryUnusable(str(directory), error.strerror) from error
-    return root
-
-
 def scan_directory(
     directory: Path, threads: int, out: Path | None, advance: Callable[[int], None]
 ) -> ScanResult:
     """Scan a directory; advance is told of rows as they come."""
-    root = check_directory(directory)
+    root = directory.resolve()
+    filesystem = detect(root).filesystem
     options = WalkOptions(threads=threads, shards=1, seed=0)
     partial = out.with_name(f"{out.name}.partial") if out else None
     started = time.monotonic()
     with ExitStack() as stack:
         walk = stack.enter_context(
-            detect(root).walk([PendingDirectory(b"")], options, include_root=True)
+            filesystem.walk([PendingDirectory(b"")], options, include_root=True)
         )
         writer = None
         try:
@@ -86,6 +70,4 @@ def scan_directory(
     if partial is not None and out is not None:
         partial.replace(out)
     seconds = max(time.monotonic() - started, 1e-6)
-    return ScanResult(
-        root, stats.inodes, stats.directories, stats.bytes, stats.errors, seconds
-    )
+    return ScanResult(root, stats.entries, stats.directories, stats.bytes, stats.errors, seconds)

@@ -64,7 +64,7 @@ class LeaseWalker:
         return LeaseResult(
             tuple(segments),
             frontier,
-            inodes=stats.inodes,
+            inodes=stats.entries,
             directories=stats.directories,
             size_bytes=stats.bytes,
             errors=stats.errors,

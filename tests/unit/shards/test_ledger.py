@@ -4,6 +4,7 @@ import sqlite3
 
 import pytest
 
+from shards.lease import PendingDirectory
 from shards.ledger import (
     LEASE_DIRECTORIES_MAX,
     Dataset,
@@ -15,7 +16,6 @@ from shards.ledger import (
     RunOpen,
     StaleEpoch,
 )
-from shards.lease import PendingDirectory
 from shards.ledger_schema import RunState
 from shards.segment import SegmentInfo
 

@@ -76,7 +76,7 @@ def test_a_segment_is_never_overwritten(tmp_path):
 
 
 def check_order(rows):
-    """Plain first, then links with the names of an inode adjacent, then directories deepest first."""
+    """Plain, then links with the names of an inode adjacent, then directories deepest first."""
     kinds = [row_class(values) for values in rows]
     assert kinds == sorted(kinds)
     linked = [values["ino"] for values in rows if row_class(values) is RowClass.LINKED]

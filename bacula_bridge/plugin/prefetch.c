@@ -1,0 +1,262 @@
+/* SPDX-License-Identifier: AGPL-3.0-or-later
+ *
+ * See prefetch.h.
+ */
+#include "prefetch.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/sysmacros.h>
+#include <unistd.h>
+
+#include "beneath.h"
+#include "chunks.h"
+#include "xxh3.h"
+
+#define BLOB_KEEP_BYTES_MAX 16384
+#define READ_STEP_BYTES 1048576
+#define EXTENTS_FIRST 16
+
+ssize_t fb_read_at(int fd, uint8_t *to, size_t size, uint64_t offset, int *error) {
+  size_t got = 0;
+  *error = 0;
+  while (got < size) {
+    ssize_t n = pread(fd, to + got, size - got, (off_t)(offset + got));
+    if (n == 0)
+      break;
+    if (n > 0)
+      got += (size_t)n;
+    else if (errno != EINTR) {
+      *error = errno;
+      break;
+    }
+  }
+  return (ssize_t)got;
+}
+
+bool fb_stat_moved(const struct stat *before, const struct stat *now) {
+  return before->st_size != now->st_size || before->st_mtim.tv_sec != now->st_mtim.tv_sec ||
+         before->st_mtim.tv_nsec != now->st_mtim.tv_nsec ||
+         before->st_ctim.tv_sec != now->st_ctim.tv_sec ||
+         before->st_ctim.tv_nsec != now->st_ctim.tv_nsec;
+}
+
+static void stat_from_statx(struct stat *st, const struct statx *x) {
+  memset(st, 0, sizeof *st);
+  st->st_dev = makedev(x->stx_dev_major, x->stx_dev_minor);
+  st->st_rdev = makedev(x->stx_rdev_major, x->stx_rdev_minor);
+  st->st_ino = x->stx_ino;
+  st->st_mode = x->stx_mode;
+  st->st_nlink = x->stx_nlink;
+  st->st_uid = x->stx_uid;
+  st->st_gid = x->stx_gid;
+  st->st_size = (off_t)x->stx_size;
+  st->st_blksize = (blksize_t)x->stx_blksize;
+  st->st_blocks = (blkcnt_t)x->stx_blocks;
+  st->st_atim = (struct timespec){x->stx_atime.tv_sec, x->stx_atime.tv_nsec};
+  st->st_mtim = (struct timespec){x->stx_mtime.tv_sec, x->stx_mtime.tv_nsec};
+  st->st_ctim = (struct timespec){x->stx_ctime.tv_sec, x->stx_ctime.tv_nsec};
+}
+
+static void fail(struct fb_prefetch *item, enum fb_status status, int error) {
+  item->status = status;
+  item->error = error;
+}
+
+/* An error of an open or of what follows it, in terms of a receipt. */
+static void fail_with(struct fb_prefetch *item, int error) {
+  if (error == ENOENT || error == ENOTDIR || error == ESTALE)
+    fail(item, FB_VANISHED, error);
+  else if (error == ELOOP || error == ENXIO || error == EXDEV)
+    fail(item, FB_REPLACED, error); /* a symlink or a socket stands in its place */
+  else
+    fail(item, FB_UNREADABLE, error);
+}
+
+static int open_entry(const struct fb_entry *e, int root_fd, bool name_only) {
+  if (name_only || (!S_ISREG(e->mode) && !S_ISDIR(e->mode)))
+    return fb_open_beneath(root_fd, e->path, e->path_len, O_PATH, 0);
+  const int flags = O_RDONLY | O_NONBLOCK;
+  int fd = fb_open_beneath(root_fd, e->path, e->path_len, flags | O_NOATIME, 0);
+  if (fd == -EPERM) /* O_NOATIME is for the owner and root */
+    fd = fb_open_beneath(root_fd, e->path, e->path_len, flags, 0);
+  if (fd == -EACCES && S_ISDIR(e->mode)) /* its attributes need no right to read it */
+    fd = fb_open_beneath(root_fd, e->path, e->path_len, O_PATH, 0);
+  return fd;
+}
+
+static void read_target(struct fb_prefetch *item, int fd) {
+  item->target = malloc(PATH_MAX);
+  if (item->target == NULL) {
+    fail(item, FB_UNREADABLE, ENOMEM);
+    return;
+  }
+  ssize_t n = readlinkat(fd, "", item->target, PATH_MAX - 1);
+  if (n < 0)
+    fail_with(item, errno);
+  else
+    item->target[n] = 0;
+}
+
+static int add_extent(struct fb_prefetch *item, size_t *capacity, uint64_t offset, uint64_t size) {
+  if (item->extent_count == *capacity) {
+    size_t grown = *capacity ? *capacity * 2 : EXTENTS_FIRST;
+    struct fb_extent *extents = realloc(item->extents, grown * sizeof *extents);
+    if (extents == NULL)
+      return -ENOMEM;
+    item->extents = extents;
+    *capacity = grown;
+  }
+  item->extents[item->extent_count++] = (struct fb_extent){offset, size};
+  return 0;
+}
+
+/* Reads [offset, offset + size) behind what is there already.  False: the file
+ * ended (its size is corrected) or could not be read. */
+static bool read_piece(struct fb_prefetch *item, int fd, const atomic_bool *stop, uint64_t offset,
+                       uint64_t size) {
+  while (size > 0) {
+    size_t step = size < READ_STEP_BYTES ? (size_t)size : READ_STEP_BYTES;
+    int error = atomic_load(stop) ? ECANCELED : 0;
+    ssize_t n = error ? 0 : fb_read_at(fd, item->data + item->data_size, step, offset, &error);
+    if (error != 0) {
+      fail(item, FB_UNREADABLE, error);
+      return false;
+    }
+    item->data_size += (size_t)n;
+    offset += (uint64_t)n;
+    size -= (uint64_t)n;
+    if ((size_t)n < step) {
+      /* It shrank: what Bacula gets is the file of the bytes that were read. */
+      item->st.st_size = (off_t)offset;
+      item->status = FB_CHANGED;
+      return false;
+    }
+  }
+  return true;
+}
+
+static void read_sparse(struct fb_prefetch *item, int fd, const atomic_bool *stop) {
+  const uint64_t size = (uint64_t)item->st.st_size;
+  uint64_t offset = 0, end = 0, data_end = 0;
+  size_t capacity = 0;
+  while (fb_next_extent(fd, size, &offset, &end)) {
+    size_t before = item->data_size;
+    bool whole = read_piece(item, fd, stop, offset, end - offset);
+    size_t got = item->data_size - before;
+    if (item->status == FB_UNREADABLE)
+      return;
+    if (got > 0 && add_extent(item, &capacity, offset, got) < 0) {
+      fail(item, FB_UNREADABLE, ENOMEM);
+      return;
+    }
+    if (got > 0)
+      data_end = offset + got;
+    if (!whole)
+      break;
+    offset = end;
+  }
+  /* The one zero byte that fixes the size at restore; a file that shrank may end in
+   * a hole as well. */
+  if (data_end >= (uint64_t)item->st.st_size)
+    return;
+  item->data[item->data_size++] = 0;
+  if (add_extent(item, &capacity, (uint64_t)item->st.st_size - 1, 1) < 0)
+    fail(item, FB_UNREADABLE, ENOMEM);
+}
+
+static void read_content(struct fb_prefetch *item, int fd, const atomic_bool *stop) {
+  item->data = malloc((size_t)item->st.st_size + 1);
+  if (item->data == NULL) {
+    fail(item, FB_UNREADABLE, ENOMEM);
+    return;
+  }
+  if (item->sparse)
+    read_sparse(item, fd, stop);
+  else
+    read_piece(item, fd, stop, 0, (uint64_t)item->st.st_size);
+  struct stat now;
+  if (item->status == FB_SAVED && (fstat(fd, &now) < 0 || fb_stat_moved(&item->st, &now)))
+    item->status = FB_CHANGED;
+  struct fb_xxh3 hash;
+  fb_xxh3_init(&hash);
+  fb_xxh3_update(&hash, item->data, item->data_size);
+  fb_xxh3_final(&hash, item->hash);
+}
+
+static bool has_hole(int fd, const struct stat *st) {
+  if ((uint64_t)st->st_blocks * 512 >= (uint64_t)st->st_size)
+    return false;
+  /* Compressed files and files within their inode have few blocks and no hole. */
+  off_t hole = lseek(fd, 0, SEEK_HOLE);
+  return hole >= 0 && hole < st->st_size;
+}
+
+/* Leaves the descriptor to the item if the content is still to be read. */
+static void fill_from(struct fb_prefetch *item, const struct fb_prefetch_source *source, int fd,
+                      const struct statx *stx) {
+  if (S_ISLNK(item->st.st_mode))
+    read_target(item, fd);
+  if (S_ISREG(item->st.st_mode)) {
+    uint64_t size = (uint64_t)item->st.st_size;
+    item->sparse = size > 0 && has_hole(fd, &item->st);
+    item->large = size >= source->large_file_bytes || size > item->reserved_bytes;
+    if (size == 0)
+      item->large = false;
+    if (!item->large)
+      read_content(item, fd, source->stop);
+  }
+  if (item->status != FB_SAVED && item->status != FB_CHANGED)
+    return;
+  int rc = fb_blob_build(&item->blob, fd, &item->st, stx, &item->lost_xattrs, &item->lost_errno);
+  if (rc < 0)
+    fail(item, FB_UNREADABLE, -rc);
+  else if (item->large)
+    item->fd = fd;
+}
+
+void fb_prefetch_fill(struct fb_prefetch *item, const struct fb_prefetch_source *source, bool name_only) {
+  const struct fb_entry *e = &item->entry;
+  struct statx stx;
+  item->status = FB_SAVED;
+  item->error = 0;
+  item->needs_data = name_only;
+  int fd = open_entry(e, source->root_fd, name_only);
+  if (fd < 0) {
+    fail_with(item, -fd);
+    return;
+  }
+  if (statx(fd, "", AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW, STATX_BASIC_STATS | STATX_BTIME, &stx) <
+      0) {
+    fail_with(item, errno);
+  } else {
+    stat_from_statx(&item->st, &stx);
+    if (item->st.st_ino != e->ino || (item->st.st_mode & S_IFMT) != (e->mode & S_IFMT))
+      fail(item, FB_REPLACED, 0);
+    else if (!name_only)
+      fill_from(item, source, fd, &stx);
+  }
+  if (item->fd != fd)
+    close(fd);
+}
+
+void fb_prefetch_clear(struct fb_prefetch *item) {
+  struct fb_blob blob = item->blob;
+  if (item->fd >= 0)
+    close(item->fd);
+  free(item->target);
+  free(item->data);
+  free(item->extents);
+  if (blob.capacity > BLOB_KEEP_BYTES_MAX) {
+    fb_blob_free(&blob);
+    memset(&blob, 0, sizeof blob);
+  }
+  blob.size = 0;
+  blob.chunk_count = 0;
+  memset(item, 0, sizeof *item);
+  item->blob = blob;
+  item->fd = -1;
+}

@@ -1,0 +1,68 @@
+/* SPDX-License-Identifier: AGPL-3.0-or-later
+ *
+ * One entry, opened and read ahead: what Bacula is going to get of it.
+ *
+ * Covers: open below the root, the check that it is the inode the entry tells,
+ * attributes, the whole content of a small file.  Does not cover: the content of a
+ * large one (chunks.c), order and memory over several entries (reader.c).
+ */
+#ifndef FOREBAY_PREFETCH_H
+#define FOREBAY_PREFETCH_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/stat.h>
+#include <sys/types.h>
+
+#include "blob.h"
+#include "frames.h"
+
+/* A piece of content; the pieces of a small file stand one behind the other. */
+struct fb_extent {
+  uint64_t offset;
+  uint64_t size;
+};
+
+struct fb_prefetch {
+  struct fb_entry entry; /* its path belongs to the reader */
+  bool follower;         /* a further name of the inode just before it in the stream */
+  bool needs_data;       /* a follower: opened and checked, not read */
+  bool large;            /* fd is open, the content is to be read in chunks */
+  bool sparse;           /* the content goes with offsets */
+  enum fb_status status; /* SAVED, CHANGED or why nothing can be sent */
+  int error;             /* errno, positive */
+  unsigned lost_xattrs;
+  int lost_errno;
+  int fd; /* -1 unless large */
+  struct stat st;
+  struct fb_blob blob;
+  char *target; /* of a symlink */
+  uint8_t *data;
+  size_t data_size;
+  struct fb_extent *extents; /* NULL: one extent at 0 */
+  size_t extent_count;
+  uint8_t hash[16];
+  uint64_t reserved_bytes; /* of the reader's memory */
+};
+
+struct fb_prefetch_source {
+  int root_fd;
+  uint64_t large_file_bytes;
+  const atomic_bool *stop;
+};
+
+/* Opens and reads; a regular file that needs more than reserved_bytes or has
+ * large_file_bytes becomes large.  name_only: opens and checks, no more. */
+void fb_prefetch_fill(struct fb_prefetch *item, const struct fb_prefetch_source *source, bool name_only);
+/* Gives back what fill took; the blob keeps a small buffer for the next entry. */
+void fb_prefetch_clear(struct fb_prefetch *item);
+
+/* Reads size bytes at offset unless the file ends or fails before; returns the
+ * bytes read, *error is 0 or an errno. */
+ssize_t fb_read_at(int fd, uint8_t *to, size_t size, uint64_t offset, int *error);
+/* Has size, mtime or ctime moved? */
+bool fb_stat_moved(const struct stat *before, const struct stat *now);
+
+#endif

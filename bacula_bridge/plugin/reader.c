@@ -1,0 +1,417 @@
+/* SPDX-License-Identifier: AGPL-3.0-or-later
+ *
+ * See reader.h.
+ *
+ * Positions count entries since the beginning of the stream: head <= large_cursor
+ * <= claimed <= tail.  Memory is reserved when an entry is claimed, in the order of
+ * the stream and by the size of the scan; a file that has outgrown it is read in
+ * chunks, so a thread never waits for memory while it holds a file, and the head
+ * may always be claimed.
+ */
+#include "reader.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "chunks.h"
+#include "threads.h"
+
+/* Paths of the entries of one frame, freed with the last of them. */
+struct block {
+  size_t entries_left;
+  size_t bytes;
+  char data[];
+};
+
+struct slot {
+  struct fb_entry entry;
+  struct block *block;
+  bool follower;
+};
+
+enum cell_state { CELL_FREE, CELL_CLAIMED, CELL_READY };
+
+struct cell {
+  enum cell_state state;
+  struct block *block;
+  struct fb_prefetch item;
+};
+
+struct fb_reader {
+  struct fb_prefetch_source source;
+  atomic_bool stop;
+  pthread_t *threads;
+  unsigned thread_count;
+  pthread_mutex_t lock; /* guards what follows */
+  pthread_cond_t work;  /* for the pool */
+  pthread_cond_t ready; /* for the job's thread */
+  struct slot *ring;
+  uint64_t window;
+  size_t ring_bytes;
+  struct cell *cells; /* FB_AHEAD_ENTRIES_MAX */
+  uint64_t head, large_cursor, claimed, tail;
+  bool finished;
+  bool has_previous; /* the entry before tail could be a first name */
+  struct fb_entry previous;
+  uint64_t memory_bytes, memory_bytes_max;
+  struct fb_chunks ahead;     /* the pool's large file */
+  struct fb_prefetch *ahead_item;
+  struct fb_chunks promoted;  /* the head's, if a promoted follower is large */
+  bool promoted_active;
+  struct fb_chunk *chunk;     /* being handed out */
+  uint32_t chunk_used;
+};
+
+static struct cell *cell_at(struct fb_reader *r, uint64_t position) {
+  return &r->cells[position % FB_AHEAD_ENTRIES_MAX];
+}
+
+static void release_block(struct fb_reader *r, struct block *block) {
+  if (--block->entries_left > 0)
+    return;
+  r->ring_bytes -= block->bytes;
+  free(block);
+}
+
+/* What the next entry may need in memory. */
+static uint64_t hint_bytes(const struct fb_reader *r, const struct slot *slot) {
+  if (slot->follower || slot->entry.error != 0 || !S_ISREG(slot->entry.mode) ||
+      slot->entry.size >= r->source.large_file_bytes)
+    return 0;
+  return slot->entry.size;
+}
+
+static bool can_claim(const struct fb_reader *r) {
+  if (r->claimed == r->tail || r->claimed - r->head >= FB_AHEAD_ENTRIES_MAX)
+    return false;
+  uint64_t hint = hint_bytes(r, &r->ring[r->claimed % r->window]);
+  return r->claimed == r->head || r->memory_bytes + hint <= r->memory_bytes_max;
+}
+
+static bool is_readable(const struct fb_entry *e) {
+  return e->error == 0 && (e->flags & FB_ENTRY_DELETED) == 0 && !S_ISSOCK(e->mode);
+}
+
+/* Gives the pool the first large file, once everything before it is open. */
+static void find_large(struct fb_reader *r) {
+  while (r->ahead_item == NULL && r->large_cursor < r->claimed) {
+    struct cell *cell = cell_at(r, r->large_cursor);
+    if (cell->state != CELL_READY)
+      return;
+    r->large_cursor++;
+    if (!cell->item.large)
+      continue;
+    r->ahead_item = &cell->item;
+    fb_chunks_start(&r->ahead, cell->item.fd, (uint64_t)cell->item.st.st_size, cell->item.sparse);
+    pthread_cond_broadcast(&r->work);
+  }
+}
+
+static void read_entry(struct fb_reader *r) {
+  uint64_t position = r->claimed++;
+  struct slot *slot = &r->ring[position % r->window];
+  struct cell *cell = cell_at(r, position);
+  struct fb_prefetch *item = &cell->item;
+  cell->state = CELL_CLAIMED;
+  cell->block = slot->block;
+  item->entry = slot->entry;
+  item->follower = slot->follower;
+  item->reserved_bytes = hint_bytes(r, slot);
+  r->memory_bytes += item->reserved_bytes;
+  if (can_claim(r))
+    pthread_cond_signal(&r->work);
+  pthread_mutex_unlock(&r->lock);
+  if (is_readable(&item->entry))
+    fb_prefetch_fill(item, &r->source, item->follower);
+  pthread_mutex_lock(&r->lock);
+  cell->state = CELL_READY;
+  find_large(r);
+  if (position == r->head)
+    pthread_cond_signal(&r->ready);
+}
+
+static void *pool_main(void *argument) {
+  struct fb_reader *r = argument;
+  pthread_mutex_lock(&r->lock);
+  while (!atomic_load(&r->stop)) {
+    if (fb_chunks_has_work(&r->ahead)) {
+      fb_chunks_work(&r->ahead, &r->lock, &r->work);
+      pthread_cond_signal(&r->ready);
+    } else if (can_claim(r)) {
+      read_entry(r);
+    } else {
+      pthread_cond_wait(&r->work, &r->lock);
+    }
+  }
+  pthread_mutex_unlock(&r->lock);
+  return NULL;
+}
+
+/* Chunks get a quarter of the memory, small files the rest. */
+static void divide_memory(struct fb_reader *r, const struct fb_accept *accept) {
+  uint64_t chunks = accept->prefetch_bytes / 4 / FB_CHUNK_BYTES;
+  if (chunks > 2 * (uint64_t)accept->threads)
+    chunks = 2 * (uint64_t)accept->threads;
+  if (chunks < 2)
+    chunks = 2;
+  fb_chunks_init(&r->ahead, (unsigned)chunks);
+  fb_chunks_init(&r->promoted, 1);
+  uint64_t used = r->ahead.limit * (uint64_t)FB_CHUNK_BYTES;
+  r->memory_bytes_max = accept->prefetch_bytes > used ? accept->prefetch_bytes - used : 0;
+}
+
+int fb_reader_start(struct fb_reader **reader, int root_fd, const struct fb_accept *accept) {
+  struct fb_reader *r = calloc(1, sizeof *r);
+  if (r == NULL)
+    return ENOMEM;
+  r->source = (struct fb_prefetch_source){root_fd, accept->large_file_bytes, &r->stop};
+  r->window = accept->window_entries;
+  r->ring = calloc(r->window, sizeof *r->ring);
+  r->cells = calloc(FB_AHEAD_ENTRIES_MAX, sizeof *r->cells);
+  r->threads = calloc(accept->threads, sizeof *r->threads);
+  pthread_mutex_init(&r->lock, NULL);
+  fb_condition_init(&r->work);
+  fb_condition_init(&r->ready);
+  divide_memory(r, accept);
+  int rc = r->ring == NULL || r->cells == NULL || r->threads == NULL ? ENOMEM : 0;
+  for (size_t i = 0; r->cells != NULL && i < FB_AHEAD_ENTRIES_MAX; i++)
+    r->cells[i].item.fd = -1;
+  while (rc == 0 && r->thread_count < accept->threads) {
+    rc = fb_thread_start(&r->threads[r->thread_count], pool_main, r);
+    if (rc == 0)
+      r->thread_count++;
+  }
+  if (r->thread_count > 0) /* fewer threads are slower, not wrong */
+    rc = 0;
+  if (rc != 0) {
+    fb_reader_free(r);
+    return rc;
+  }
+  *reader = r;
+  return 0;
+}
+
+void fb_reader_stop(struct fb_reader *reader) {
+  pthread_mutex_lock(&reader->lock);
+  atomic_store(&reader->stop, true);
+  pthread_cond_broadcast(&reader->work);
+  pthread_cond_broadcast(&reader->ready);
+  pthread_mutex_unlock(&reader->lock);
+}
+
+void fb_reader_free(struct fb_reader *r) {
+  if (r == NULL)
+    return;
+  fb_reader_stop(r);
+  for (unsigned i = 0; i < r->thread_count; i++)
+    pthread_join(r->threads[i], NULL);
+  for (uint64_t p = r->head; p < r->tail; p++)
+    release_block(r, r->ring[p % r->window].block);
+  for (size_t i = 0; r->cells != NULL && i < FB_AHEAD_ENTRIES_MAX; i++) {
+    fb_prefetch_clear(&r->cells[i].item);
+    fb_blob_free(&r->cells[i].item.blob);
+  }
+  fb_chunks_free(&r->ahead);
+  fb_chunks_free(&r->promoted);
+  pthread_cond_destroy(&r->work);
+  pthread_cond_destroy(&r->ready);
+  pthread_mutex_destroy(&r->lock);
+  free(r->threads);
+  free(r->cells);
+  free(r->ring);
+  free(r);
+}
+
+static bool may_have_names(const struct fb_entry *e) {
+  return is_readable(e) && e->nlink > 1 && !S_ISDIR(e->mode);
+}
+
+/* Copies the paths of a frame once; the entries point into the copy. */
+static int take_entries(struct fb_reader *r, struct fb_entries *entries,
+                        struct fb_stream_state *state, char *error) {
+  size_t bytes = sizeof(struct block) + entries->path_bytes_left;
+  struct block *block = malloc(bytes + 1);
+  if (block == NULL) {
+    snprintf(error, FB_ERROR_BYTES, "no memory for the entries of a frame");
+    return -1;
+  }
+  *block = (struct block){1, bytes}; /* the one is ours until the end */
+  memcpy(block->data, entries->path, entries->path_bytes_left);
+  const char *base = entries->path;
+  r->ring_bytes += bytes;
+  struct fb_entry entry;
+  int rc;
+  while ((rc = fb_entries_next(entries, state, &entry, error)) > 0) {
+    if (r->tail - r->head >= r->window) {
+      snprintf(error, FB_ERROR_BYTES, "the bridge sent more than the %llu entries of its window",
+               (unsigned long long)r->window);
+      rc = -1;
+      break;
+    }
+    entry.path = block->data + (entry.path - base);
+    bool follower = r->has_previous && may_have_names(&entry) && r->previous.ino == entry.ino &&
+                    (r->previous.mode & S_IFMT) == (entry.mode & S_IFMT);
+    r->ring[r->tail % r->window] = (struct slot){entry, block, follower};
+    block->entries_left++;
+    r->tail++;
+    r->has_previous = may_have_names(&entry);
+    r->previous = entry;
+  }
+  release_block(r, block);
+  return rc;
+}
+
+int fb_reader_push(struct fb_reader *reader, const struct fb_frame *frame,
+                   struct fb_stream_state *state, char *error) {
+  struct fb_entries entries;
+  if (fb_entries_begin(frame, state, &entries, error) < 0)
+    return -1;
+  pthread_mutex_lock(&reader->lock);
+  int rc = take_entries(reader, &entries, state, error);
+  pthread_cond_broadcast(&reader->work);
+  pthread_mutex_unlock(&reader->lock);
+  return rc;
+}
+
+void fb_reader_finish(struct fb_reader *reader) {
+  pthread_mutex_lock(&reader->lock);
+  reader->finished = true;
+  pthread_cond_signal(&reader->ready);
+  pthread_mutex_unlock(&reader->lock);
+}
+
+bool fb_reader_has_room(struct fb_reader *reader) {
+  pthread_mutex_lock(&reader->lock);
+  bool room = reader->ring_bytes < FB_RING_BYTES_MAX;
+  pthread_mutex_unlock(&reader->lock);
+  return room;
+}
+
+enum fb_next fb_reader_next(struct fb_reader *r, long timeout_ms, struct fb_prefetch **item,
+                            bool *starved) {
+  enum fb_next next = FB_NEXT_WAIT;
+  pthread_mutex_lock(&r->lock);
+  for (int round = 0; round < 2; round++) {
+    struct cell *cell = cell_at(r, r->head);
+    if (atomic_load(&r->stop)) {
+      next = FB_NEXT_STOPPED;
+    } else if (r->head < r->claimed && cell->state == CELL_READY) {
+      *item = &cell->item;
+      next = FB_NEXT_ITEM;
+    } else if (r->finished && r->head == r->tail) {
+      next = FB_NEXT_END;
+    }
+    if (next != FB_NEXT_WAIT || timeout_ms == 0)
+      break;
+    if (round == 0)
+      fb_condition_wait_ms(&r->ready, &r->lock, timeout_ms);
+  }
+  *starved = r->head == r->tail;
+  pthread_mutex_unlock(&r->lock);
+  return next;
+}
+
+void fb_reader_promote(struct fb_reader *r, struct fb_prefetch *item) {
+  item->reserved_bytes = 0;
+  if (item->entry.size < r->source.large_file_bytes) {
+    /* The head may always be read; the memory is counted all the same. */
+    item->reserved_bytes = item->entry.size;
+    pthread_mutex_lock(&r->lock);
+    r->memory_bytes += item->reserved_bytes;
+    pthread_mutex_unlock(&r->lock);
+  }
+  fb_prefetch_fill(item, &r->source, false);
+  if (!item->large)
+    return;
+  pthread_mutex_lock(&r->lock);
+  r->promoted_active = true;
+  fb_chunks_start(&r->promoted, item->fd, (uint64_t)item->st.st_size, item->sparse);
+  pthread_mutex_unlock(&r->lock);
+}
+
+static struct fb_chunks *chunks_of_head(struct fb_reader *r) {
+  return r->promoted_active ? &r->promoted : &r->ahead;
+}
+
+/* The chunk to hand out.  A promoted file has no other thread than this one. */
+static int wait_for_chunk(struct fb_reader *r, struct fb_prefetch *item) {
+  while (r->chunk == NULL) {
+    if (atomic_load(&r->stop))
+      return -ECANCELED;
+    if (!r->promoted_active && r->ahead_item != item) {
+      fb_condition_wait_ms(&r->ready, &r->lock, 1000);
+      continue;
+    }
+    struct fb_chunks *chunks = chunks_of_head(r);
+    bool at_end;
+    r->chunk = fb_chunks_head(chunks, &at_end);
+    r->chunk_used = 0;
+    if (r->chunk != NULL)
+      return 1;
+    if (at_end)
+      return 0;
+    if (r->promoted_active && fb_chunks_has_work(chunks))
+      fb_chunks_work(chunks, &r->lock, &r->work);
+    else
+      fb_condition_wait_ms(&r->ready, &r->lock, 1000);
+  }
+  return 1;
+}
+
+ssize_t fb_reader_read_large(struct fb_reader *r, struct fb_prefetch *item, uint8_t *to,
+                             size_t size, uint64_t *offset, bool *ended_early) {
+  *ended_early = false;
+  pthread_mutex_lock(&r->lock);
+  int rc = wait_for_chunk(r, item);
+  struct fb_chunk *chunk = r->chunk;
+  pthread_mutex_unlock(&r->lock);
+  if (rc <= 0)
+    return rc;
+  size_t take = chunk->got - r->chunk_used;
+  if (take == 0) { /* got less than wanted, and that is handed out */
+    *ended_early = chunk->error == 0;
+    return -chunk->error;
+  }
+  if (take > size)
+    take = size;
+  memcpy(to, chunk->data + r->chunk_used, take);
+  *offset = chunk->offset + r->chunk_used;
+  r->chunk_used += (uint32_t)take;
+  if (r->chunk_used == chunk->want) {
+    pthread_mutex_lock(&r->lock);
+    r->chunk = NULL;
+    fb_chunks_pop(chunks_of_head(r));
+    pthread_cond_signal(&r->work);
+    pthread_mutex_unlock(&r->lock);
+  }
+  return (ssize_t)take;
+}
+
+void fb_reader_release(struct fb_reader *r, struct fb_prefetch *item) {
+  pthread_mutex_lock(&r->lock);
+  struct cell *cell = cell_at(r, r->head);
+  if (r->promoted_active) {
+    fb_chunks_stop(&r->promoted, &r->lock);
+    r->promoted_active = false;
+  } else if (r->ahead_item == item) {
+    fb_chunks_stop(&r->ahead, &r->lock);
+    r->ahead_item = NULL;
+  }
+  r->chunk = NULL;
+  r->memory_bytes -= item->reserved_bytes;
+  pthread_mutex_unlock(&r->lock);
+  fb_prefetch_clear(item);
+  pthread_mutex_lock(&r->lock);
+  cell->state = CELL_FREE;
+  release_block(r, cell->block);
+  r->head++;
+  if (r->large_cursor < r->head)
+    r->large_cursor = r->head;
+  find_large(r);
+  if (can_claim(r))
+    pthread_cond_signal(&r->work);
+  pthread_mutex_unlock(&r->lock);
+}

@@ -1,0 +1,346 @@
+/* SPDX-License-Identifier: AGPL-3.0-or-later
+ *
+ * See restore.h.  The File Daemon's order for one file is: start_file,
+ * create_file, [OPEN, WRITE and SEEK], set_attributes, [CLOSE], [xacl], end_file.
+ * Everything is made in create_file and stays open until end_file, which applies
+ * the attributes when nothing can touch them any more.  Regular files and nodes
+ * are answered EXTRACT, directories, symlinks and hard links CREATED, nothing ever
+ * CORE: after a CREATED file the daemon would write a CORE file through us.
+ */
+#include "restore.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "restore_attributes.h"
+#include "restore_directories.h"
+#include "restore_make.h"
+#include "restore_place.h"
+#include "restore_report.h"
+
+/* The file being restored. */
+struct current {
+  enum fb_kind kind;
+  int fd; /* FB_KIND_FILE: for writing; symlinks and nodes: O_PATH; else -1 */
+  bool open;
+  bool failed; /* a write failed */
+  bool whole;  /* the daemon has all of it behind it: attributes may follow */
+  off_t offset;
+  off_t end; /* of what was written so far */
+  char *name; /* Bacula's name, for messages */
+  size_t path_at, path_len; /* the part of name below the place */
+  struct fb_attributes attributes;
+};
+
+struct fb_restore {
+  struct fb_report report;
+  struct fb_directories directories;
+  struct fb_place place;
+  char *work_dir;
+  bool place_failed;
+  struct current file;
+};
+
+struct fb_restore *fb_restore_new(const struct fb_host *host, const char *where,
+                                  const char *work_dir) {
+  struct fb_restore *r = calloc(1, sizeof(*r));
+  if (r == NULL)
+    return NULL;
+  r->report.host = host;
+  r->file.fd = -1;
+  r->work_dir = strdup(work_dir != NULL ? work_dir : "");
+  if (r->work_dir == NULL || fb_place_init(&r->place, where, &r->directories, &r->report) < 0) {
+    free(r->work_dir);
+    free(r);
+    return NULL;
+  }
+  fb_directories_init(&r->directories, r->work_dir, r->place.where);
+  return r;
+}
+
+static const char *path_of(const struct current *file) { return file->name + file->path_at; }
+
+static void say_failure(struct fb_restore *r, const char *what, int error) {
+  char shown[FB_PRINTABLE_BYTES];
+  fb_report_error(&r->report, "%s: %s: %s",
+                  fb_printable(r->file.name, strlen(r->file.name), shown, sizeof(shown)), what,
+                  strerror(error));
+}
+
+/* Forgets the current file without giving it attributes. */
+static void drop_file(struct fb_restore *r) {
+  struct current *file = &r->file;
+  if (file->fd >= 0 && close(file->fd) < 0 && errno != EINTR)
+    say_failure(r, "could not be written to the end", errno);
+  free(file->name);
+  *file = (struct current){.fd = -1, .attributes = file->attributes};
+}
+
+void fb_restore_free(struct fb_restore *r) {
+  if (r == NULL)
+    return;
+  drop_file(r);
+  fb_attributes_free(&r->file.attributes);
+  fb_place_free(&r->place);
+  fb_directories_free(&r->directories);
+  free(r->work_dir);
+  free(r);
+}
+
+bRC fb_restore_start_file(struct fb_restore *r, const char *command) {
+  (void)command;
+  return fb_restore_end_file(r); /* of a file whose end was never told */
+}
+
+/* Names the file and finds its path; false if that is not below the place. */
+static bool take_name(struct fb_restore *r, const struct restore_pkt *rp) {
+  struct current *file = &r->file;
+  const char *path;
+  char shown[FB_PRINTABLE_BYTES];
+  file->name = strdup(rp->ofname != NULL ? rp->ofname : "");
+  if (file->name == NULL)
+    return false;
+  if (!fb_place_relative(&r->place, file->name, &path, &file->path_len)) {
+    fb_report_error(&r->report, "%s: not restored, because this is no path below %s",
+                    fb_printable(file->name, strlen(file->name), shown, sizeof(shown)),
+                    r->place.where_len != 0 ? r->place.where : "/");
+    return false;
+  }
+  file->path_at = (size_t)(path - file->name);
+  bool has_slash = file->path_len > 0 && path[file->path_len - 1] == '/';
+  if (rp->type == FT_DIREND)
+    file->path_len -= has_slash;
+  else if (has_slash || file->path_len == 0) {
+    say_failure(r, "not restored, because only a directory may have this name", EINVAL);
+    return false;
+  }
+  return true;
+}
+
+static void say_not_made(struct fb_restore *r, const struct restore_pkt *rp, int error) {
+  char link[FB_PRINTABLE_BYTES], first[FB_PRINTABLE_BYTES];
+  const char *olname = rp->olname != NULL ? rp->olname : "";
+  if (r->file.kind == FB_KIND_HARD_LINK)
+    fb_report_error(&r->report, "%s: could not be made a hard link to %s: %s",
+                    fb_printable(r->file.name, strlen(r->file.name), link, sizeof(link)),
+                    fb_printable(olname, strlen(olname), first, sizeof(first)),
+                    strerror(error));
+  else if (error == ENOTEMPTY)
+    say_failure(r, "a directory that is not empty stands in the way; move it and restore again",
+                error);
+  else if (error == ELOOP)
+    say_failure(r, "a symlink stands at or above this path and is not followed; remove it, or "
+                   "restore elsewhere", error);
+  else
+    say_failure(r, "could not be made", error);
+}
+
+/* Opens the place once for the job; where it cannot be had, nothing can. */
+static bool has_place(struct fb_restore *r) {
+  if (r->place_failed)
+    return false;
+  int rc = fb_place_open(&r->place);
+  if (rc < 0) {
+    char shown[FB_PRINTABLE_BYTES];
+    r->place_failed = true;
+    fb_say(r->report.host, M_FATAL,
+           "The restore place %s could not be opened or made: %s. Name another with Where.",
+           fb_printable(r->place.where, r->place.where_len, shown, sizeof(shown)),
+           strerror(-rc));
+  }
+  return rc == 0;
+}
+
+bRC fb_restore_create_file(struct fb_restore *r, struct restore_pkt *rp) {
+  struct current *file = &r->file;
+  const char *skip = NULL;
+  rp->create_status = CF_ERROR;
+  fb_restore_end_file(r);
+  if (rp->type == FT_DELETED) {
+    rp->create_status = CF_SKIP;
+    return bRC_OK;
+  }
+  if (!has_place(r) || !take_name(r, rp)) {
+    drop_file(r);
+    return bRC_OK;
+  }
+  file->kind = fb_make_kind(rp);
+  if (file->kind == FB_KIND_NONE) {
+    say_failure(r, "not restored, because its kind is unknown", EINVAL);
+    drop_file(r);
+    return bRC_OK;
+  }
+  int rc = fb_make(&r->place, file->kind, rp, path_of(file), file->path_len, &file->fd, &skip);
+  if (skip != NULL) {
+    fb_report_skip(&r->report, skip, file->name, strlen(file->name));
+    rp->create_status = CF_SKIP;
+    drop_file(r);
+  } else if (rc < 0) {
+    say_not_made(r, rp, -rc);
+    drop_file(r);
+  } else {
+    bool has_data = file->kind == FB_KIND_FILE || file->kind == FB_KIND_SPECIAL;
+    fb_attributes_begin(&file->attributes, &rp->statp);
+    file->whole = !has_data;
+    rp->create_status = has_data ? CF_EXTRACT : CF_CREATED;
+  }
+  return bRC_OK;
+}
+
+/* Writes all of it at the current offset; 0 or errno. */
+static int write_data(struct current *file, const char *data, size_t size) {
+  /* A hole at the end of a file is saved as the one zero byte that fixes the size:
+   * make it a hole again. */
+  if (size == 1 && data[0] == '\0' && file->offset > file->end) {
+    if (ftruncate(file->fd, file->offset + 1) < 0)
+      return errno;
+    file->end = ++file->offset;
+    return 0;
+  }
+  while (size > 0) {
+    ssize_t written = pwrite(file->fd, data, size, file->offset);
+    if (written < 0 && errno != EINTR)
+      return errno;
+    if (written == 0)
+      return ENOSPC;
+    if (written > 0) {
+      data += written;
+      file->offset += written;
+      size -= (size_t)written;
+      if (file->end < file->offset)
+        file->end = file->offset;
+    }
+  }
+  return 0;
+}
+
+/* 0 or errno. */
+static int seek(struct current *file, const struct io_pkt *io) {
+  int64_t base = 0, to;
+  struct stat st;
+  if (io->whence == SEEK_CUR)
+    base = file->offset;
+  else if (io->whence == SEEK_END && fstat(file->fd, &st) == 0)
+    base = st.st_size;
+  else if (io->whence == SEEK_END)
+    return errno;
+  else if (io->whence != SEEK_SET)
+    return EINVAL;
+  if (__builtin_add_overflow(base, io->offset, &to) || to < 0)
+    return EINVAL;
+  file->offset = to;
+  return 0;
+}
+
+/* OPEN, WRITE and SEEK of a regular file; 0 or errno. */
+static int file_io(struct current *file, struct io_pkt *io) {
+  int error;
+  switch (io->func) {
+  case IO_OPEN:
+    file->open = true;
+    file->offset = 0;
+    return 0;
+  case IO_WRITE:
+    if (!file->open)
+      return EBADF;
+    if (io->count < 0 || (io->buf == NULL && io->count > 0))
+      return EINVAL;
+    error = write_data(file, io->buf, (size_t)io->count);
+    file->failed |= error != 0;
+    io->status = error == 0 ? io->count : -1;
+    return error;
+  case IO_SEEK:
+    error = seek(file, io);
+    io->offset = error == 0 ? file->offset : -1;
+    return error;
+  default:
+    return EINVAL;
+  }
+}
+
+bRC fb_restore_io(struct fb_restore *r, struct io_pkt *io) {
+  struct current *file = &r->file;
+  int error = 0;
+  io->status = 0;
+  if (io->func == IO_CLOSE)
+    file->open = false; /* fd stays for the attributes */
+  else if (file->kind == FB_KIND_FILE)
+    error = file_io(file, io);
+  else if (file->kind == FB_KIND_SPECIAL && io->func == IO_OPEN)
+    error = 0; /* there is nothing to open: the node is made */
+  else if (file->kind == FB_KIND_SPECIAL && io->func == IO_SEEK)
+    io->offset = 0;
+  else
+    error = EBADF;
+  if (error != 0) {
+    io->status = -1;
+    if (io->func == IO_SEEK)
+      io->offset = -1;
+  }
+  io->io_errno = error;
+  io->lerror = 0;
+  io->win32 = false;
+  return bRC_OK;
+}
+
+/* Comes after the data.  A file that the daemon gave up (a write failed, the job was
+ * cancelled) keeps the mode 0600 and the time of now: with the saved time it would
+ * look like the whole file. */
+bRC fb_restore_set_attributes(struct fb_restore *r, struct restore_pkt *rp) {
+  const struct fb_host *host = r->report.host;
+  rp->create_status = 0; /* the daemon is to set nothing: end_file does */
+  if (r->file.kind == FB_KIND_FILE)
+    r->file.whole = !r->file.failed && !host->is_canceled(host->context);
+  else
+    r->file.whole = true;
+  return bRC_OK;
+}
+
+bRC fb_restore_xacl(struct fb_restore *r, struct xacl_pkt *xacl) {
+  struct current *file = &r->file;
+  if (xacl->func == BXATTR_RESTORE && xacl->count > 0 && xacl->content != NULL &&
+      file->kind != FB_KIND_NONE && file->kind != FB_KIND_HARD_LINK)
+    fb_attributes_add(&file->attributes, (const uint8_t *)xacl->content, (size_t)xacl->count);
+  return bRC_OK;
+}
+
+/* Notes a directory for the end of the job. */
+static void end_directory(struct fb_restore *r) {
+  struct current *file = &r->file;
+  int rc = fb_directories_note(&r->directories, FB_NOTE_ENTRY, path_of(file), file->path_len, 0,
+                               &file->attributes);
+  if (rc == 0)
+    return;
+  say_failure(r, "its attributes could not be kept for the end of the job and were set at once; "
+                 "its times may be wrong", -rc);
+  fb_directories_apply_entry(r->place.root_fd, file->name, file->path_at, file->path_len,
+                             &file->attributes, &r->report);
+}
+
+bRC fb_restore_end_file(struct fb_restore *r) {
+  struct current *file = &r->file;
+  if (file->kind != FB_KIND_NONE && file->kind != FB_KIND_HARD_LINK && file->whole) {
+    size_t name_len = strlen(file->name);
+    const char *why = fb_attributes_shortcoming(&file->attributes);
+    if (why != NULL)
+      fb_report_without_stream(&r->report, why, file->name, name_len);
+    if (file->kind == FB_KIND_DIRECTORY)
+      end_directory(r);
+    else
+      fb_attributes_apply(&file->attributes, file->kind, file->fd, file->kind != FB_KIND_FILE,
+                          &r->report, file->name, name_len);
+  }
+  drop_file(r);
+  return bRC_OK;
+}
+
+void fb_restore_end_job(struct fb_restore *r) {
+  fb_restore_end_file(r);
+  fb_place_forget(&r->place);
+  if (r->place.root_fd >= 0)
+    fb_directories_finish(&r->directories, r->place.root_fd, &r->report);
+  fb_report_end(&r->report);
+}

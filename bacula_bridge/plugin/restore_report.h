@@ -1,0 +1,49 @@
+/* SPDX-License-Identifier: AGPL-3.0-or-later
+ *
+ * What a restore tells the job log: single messages up to a bound, the rest and
+ * what every unprivileged restore meets as counts at the end of the job.
+ */
+#ifndef FOREBAY_RESTORE_REPORT_H
+#define FOREBAY_RESTORE_REPORT_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "host.h"
+
+/* Messages about single files in one job: the Director needs seconds for ten
+ * thousands of them. */
+#define FB_REPORT_MESSAGES_MAX 100
+
+/* Room for a path in a message, which Bacula cuts at 2,000 bytes. */
+#define FB_PRINTABLE_BYTES 800
+
+struct fb_report {
+  const struct fb_host *host;
+  unsigned messages; /* errors and warnings said */
+  unsigned skips;    /* skipped files named: they do not use up the others' bound */
+  uint64_t errors_left_out, warnings_left_out, skips_left_out;
+  uint64_t owners_denied;     /* chown refused: not root */
+  uint64_t xattrs_denied;     /* trusted. and security. xattrs refused: not root */
+  uint64_t without_stream;    /* files whose attributes stream was missing or damaged */
+  uint64_t lost_at_backup;    /* xattrs that the backup could not read */
+};
+
+void fb_report_error(struct fb_report *report, const char *fmt, ...)
+    __attribute__((format(printf, 2, 3)));
+void fb_report_warning(struct fb_report *report, const char *fmt, ...)
+    __attribute__((format(printf, 2, 3)));
+/* A file left as it is because of the job's replace mode. */
+void fb_report_skip(struct fb_report *report, const char *why, const char *path,
+                    size_t path_len);
+/* The attributes stream of path is missing or damaged: a warning for the first. */
+void fb_report_without_stream(struct fb_report *report, const char *why, const char *path,
+                              size_t path_len);
+/* The counts, at the end of the job; they start again at 0. */
+void fb_report_end(struct fb_report *report);
+
+/* Writes bytes for people: control characters and what is no UTF-8 as \xNN, cut
+ * at the size of out (at least 8 bytes).  Returns out. */
+const char *fb_printable(const char *bytes, size_t length, char *out, size_t out_size);
+
+#endif

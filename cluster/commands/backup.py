@@ -1,0 +1,95 @@
+"""`forebay backup`: save a directory through N concurrent Bacula jobs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cluster.output import JsonOption, QuietOption, plural, print_json, show_path, show_size
+
+if TYPE_CHECKING:
+    from cluster.records import RunRecord
+
+WARNINGS_SHOWN = 20
+EXIT_WARNINGS = 3
+
+
+def backup(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="Directory to back up.")],
+    name: Annotated[
+        str | None, typer.Option("--name", help="Dataset; the directory's own name if not given.")
+    ] = None,
+    shards: Annotated[
+        int | None,
+        typer.Option("--shards", min=1, help="Number of concurrent jobs; 4 for a new dataset."),
+    ] = None,
+    level: Annotated[str, typer.Option("--level", help="full (the only one so far).")] = "full",
+    json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Back DIR up through N concurrent Bacula jobs."""
+    from cluster.ray_token import prepare_private_ray
+
+    prepare_private_ray()
+    from cluster.backup import back_up, plan
+    from cluster.progress import backup_display
+    from cluster.settings import Settings
+
+    settings = Settings.from_environment()
+    request = plan(settings, directory, name, shards, level)
+    with backup_display(quiet=quiet) as display:
+        record = back_up(settings, request, display)
+    if json:
+        from cluster.records import run_json
+
+        print_json(run_json(record))
+    else:
+        _tell(record)
+    raise typer.Exit(exit_code(record))
+
+
+def exit_code(record: RunRecord) -> int:
+    """0 complete, 3 complete with warnings, 1 anything else."""
+    return {"complete": 0, "warnings": EXIT_WARNINGS}.get(record.run.state.value, 1)
+
+
+def _tell(record: RunRecord) -> None:
+    from cluster.records import attention
+    from cluster.settings import Settings
+
+    run = record.run
+    jobs = record.saved_jobs
+    files = sum(job.summary.files for job in jobs)
+    folders = sum(job.summary.directories for job in jobs)
+    size = show_size(sum(job.summary.size_bytes for job in jobs))
+    seconds = (run.ended or run.started) - run.started
+    print(
+        f"run {run.number} of {run.dataset}: {plural(files, 'file')} and"
+        f" {plural(folders, 'directory', 'directories')}, {size}, in {seconds:.1f} s,"
+        f" through {len(jobs)} of {run.shards} jobs"
+    )
+    for job in record.jobs:
+        print(
+            f"  shard {job.shard}/{run.shards}  JobId {job.jobid}  status {job.status or '-'}"
+            f"  {job.files:,} names, {show_size(job.size_bytes)}"
+            f"{f'  ({job.reason})' if job.reason else ''}"
+        )
+    if skipped := sum(job.summary.skipped for job in jobs):
+        print(f"{plural(skipped, 'socket')} left out")
+    warned = sum(job.summary.warnings for job in record.jobs)
+    if warned:
+        print(f"{plural(warned, 'name')} not saved as it is:")
+        settings = Settings.from_environment()
+        for count, item in enumerate(attention(settings, record)):
+            if count == WARNINGS_SHOWN:
+                print(f"  ... `forebay show {run.number} --all-warnings` lists all")
+                break
+            from cluster.output import show_error
+
+            print(f"  {item.status.name.lower()}: {show_path(item.path)}: {show_error(item.error)}")
+    if run.reason:
+        print(f"{run.state.value}: {run.reason}")
+    if run.state.value in ("complete", "warnings"):
+        print(f"to restore it: forebay restore {run.number} --to DIR")

@@ -1,0 +1,67 @@
+"""Which adapter fits a tree.
+
+Covers: checking the root before any work starts, naming the filesystem it is on.
+Does not cover: options of the dataset (cluster).
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from filesystems.errors import for_root
+from filesystems.interface import Filesystem
+from filesystems.posix import PosixFilesystem
+
+UNKNOWN_TYPE = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Detected:
+    """The adapter for a tree, and what Linux calls its filesystem."""
+
+    filesystem: Filesystem
+    type_name: str  # as in /proc/self/mountinfo: ext4, lustre, nfs4, fuse.sshfs ...
+
+
+def detect(root: str | bytes | os.PathLike[str]) -> Detected:
+    """Check that the root is a readable directory and choose its adapter."""
+    filesystem = PosixFilesystem(root)
+    if b"\0" in filesystem.root:
+        raise for_root(filesystem.root, errno.ENOENT)
+    try:
+        descriptor = os.open(filesystem.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        raise for_root(filesystem.root, error.errno or 0) from error
+    try:
+        return Detected(filesystem, mount_type(descriptor))
+    finally:
+        os.close(descriptor)
+
+
+def mount_type(descriptor: int) -> str:
+    """Return the type of the filesystem that an open file is on.
+
+    By the mount, not by statfs: its magic number is the same for every FUSE filesystem.
+    """
+    try:
+        information = Path(f"/proc/self/fdinfo/{descriptor}").read_bytes()
+        mounts = Path("/proc/self/mountinfo").read_bytes()
+    except OSError:  # no /proc here; the name is for people only
+        return UNKNOWN_TYPE
+    mount = _field_after(information, b"mnt_id:")
+    for line in mounts.splitlines():
+        fields = line.split()
+        # ID parent major:minor root point options [optional ...] - type source options
+        if fields and fields[0] == mount and b"-" in fields:
+            return os.fsdecode(fields[fields.index(b"-", 6) + 1])
+    return UNKNOWN_TYPE
+
+
+def _field_after(text: bytes, key: bytes) -> bytes:
+    for line in text.splitlines():
+        if line.startswith(key):
+            return line[len(key) :].strip()
+    return b""

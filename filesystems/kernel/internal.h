@@ -1,0 +1,270 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What the files of the walker kernel share.
+ *
+ * Who may touch what. A directory is referenced by its children for their whole life and by tasks;
+ * `uses` counts the tasks that still need its descriptor. `descriptor`, `pins` and the list links
+ * are guarded by descriptors.lock. `position` and `unread` belong to the one task that reads the
+ * directory. Locks are leaves but for `scarce`, which is taken before descriptors.lock.
+ */
+#ifndef FOREBAY_KERNEL_INTERNAL_H
+#define FOREBAY_KERNEL_INTERNAL_H
+
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/stat.h>
+#include <sys/types.h>
+#include <time.h>
+
+#include "walk.h"
+
+#define DIRENTS_BYTES 65536u
+/* A dirent is at most 19 + 256 bytes, rounded up: a buffer with less room than this is full. */
+#define DIRENT_BYTES_MAX 280u
+#define SPLIT_PARTS_MAX 64u
+#define SPLIT_PARTS_PER_IDLE 4u
+#define SPLIT_ENTRIES_MIN 20u
+#define CHUNK_ROWS_MAX 2048u
+#define CHUNK_PATH_BYTES 262144u
+#define THREAD_STACK_BYTES 262144u
+/* How long a walk bears it that nothing in the process gives a descriptor back. */
+#ifndef DESCRIPTOR_WAIT_MS_MAX /* a test has less patience */
+#define DESCRIPTOR_WAIT_MS_MAX 30000u
+#endif
+#define DESCRIPTOR_WAIT_MS 100u
+#define DESCRIPTORS_DEFAULT_MAX 4096u
+#define CACHE_LINE 128
+
+/* Values of the flags column (docs/formats/inode-schema.md). */
+enum row_flag {
+    ROW_STAT_FAILED = 0x1,
+    ROW_LIST_FAILED = 0x2,
+    ROW_MOUNT_POINT = 0x4,
+    ROW_PATH_TOO_LONG = 0x8,
+    ROW_EXCLUDED = 0x10
+};
+
+enum row_class { CLASS_PLAIN = 0, CLASS_LINKED = 1, CLASS_DIRECTORY = 2, CLASSES = 3 };
+
+struct directory {
+    struct directory *parent; /* NULL for the root; else referenced */
+    atomic_uint references;
+    atomic_uint uses;
+
+    struct directory *previous, *next; /* in a list of closable directories */
+    int descriptor;                    /* -1: closed */
+    uint32_t pins;
+
+    uint64_t position; /* d_off at which the open descriptor stands */
+    bool unread;       /* more names may follow */
+    bool opened;       /* has been opened once; from then on only reopened */
+    bool start;        /* name has any number of components, below the root */
+    bool identified;   /* device and inode are known */
+    bool skipped;      /* excluded: is not to be read */
+
+    uint64_t device, inode, parent_inode;
+    uint32_t path_size;
+    uint32_t name_size;
+    uint16_t depth;
+    char name[]; /* NUL-terminated */
+};
+
+struct row {
+    uint64_t ino, parent, rdev, size, blocks, hash;
+    int64_t atime, mtime, ctime, btime;
+    const char *path; /* into the chunk */
+    uint32_t mode, uid, gid, nlink, flags;
+    int32_t error;
+    uint16_t path_size, depth, shard;
+    uint8_t row_class;
+    bool has_btime;
+};
+
+struct chunk {
+    struct chunk *next;
+    uint32_t rows, path_bytes;
+    struct row row[CHUNK_ROWS_MAX];
+    char paths[CHUNK_PATH_BYTES];
+};
+
+/* One answer of getdents64, shared by the tasks that stat its parts. */
+struct dirents {
+    atomic_uint references;
+    uint32_t size;
+    _Alignas(8) char bytes[DIRENTS_BYTES];
+};
+
+enum task_kind { TASK_ROOT_ROW, TASK_READ, TASK_STAT };
+
+/* Owns one reference and one use of its directory; a first TASK_READ also a use of the parent. */
+struct task {
+    enum task_kind kind;
+    struct directory *directory;
+    struct dirents *dirents; /* TASK_STAT: the entries from begin to end */
+    uint32_t begin, end;
+    uint64_t cookie; /* TASK_READ */
+};
+
+struct deque {
+    pthread_mutex_t lock;
+    struct task *ring;
+    uint32_t capacity, head; /* capacity is a power of two; head is the oldest task */
+    atomic_uint count;
+    atomic_uint high;
+};
+
+struct counters {
+    atomic_ullong entries, directories, bytes, errors, vanished, reopened, steals, splits;
+};
+
+struct thread {
+    struct fw_walk *walk;
+    pthread_t handle;
+    bool started;
+    struct deque deque;
+    struct chunk *chunk;
+    struct dirents *spare;
+    uint64_t random;
+    uint32_t rows_unreported; /* not yet in walk->rows */
+    uint32_t prefix_size;
+    char prefix[FW_PATH_BYTES_MAX + 2];
+    _Alignas(CACHE_LINE) struct counters counters;
+};
+
+struct descriptors {
+    pthread_mutex_t lock;
+    pthread_cond_t released;
+    pthread_mutex_t scarce; /* held by the one thread that may insist while there are none */
+    uint32_t open, open_max, open_high, pinned;
+    /* Closable directories, least recently used first: read to the end, and not. */
+    struct directory *first[2], *last[2];
+};
+
+struct queue {
+    pthread_mutex_t lock;
+    pthread_cond_t not_empty, not_full;
+    struct chunk *first, *last, *unused;
+    uint32_t chunks, chunks_max, chunks_high, unused_count;
+    uint64_t rows;
+    uint32_t threads_alive;
+    uint64_t finished_ns; /* 0: runs */
+};
+
+struct frontier {
+    pthread_mutex_t lock;
+    struct fw_pending *items;
+    size_t count, capacity;
+};
+
+struct fw_walk {
+    struct fw_options options;
+    struct fw_identity *excluded;
+    struct directory *root;
+    uint64_t root_mount;
+    bool root_mount_known;
+    uint64_t started_ns;
+    uint32_t chunk_rows;
+    uint32_t threads_count;
+    struct thread *threads;
+
+    struct descriptors descriptors;
+    struct queue queue;
+    struct frontier frontier;
+    struct row **order; /* scratch of fw_next: batch_rows pointers */
+
+    pthread_mutex_t idle_lock;
+    pthread_cond_t work;
+    _Alignas(CACHE_LINE) atomic_uint idle;
+    _Alignas(CACHE_LINE) atomic_uint queued; /* tasks in all deques */
+    atomic_ullong outstanding;               /* tasks queued or running */
+    _Alignas(CACHE_LINE) atomic_ullong rows;
+    atomic_bool stopping; /* budget reached: begin and read nothing more */
+    atomic_bool ending;   /* cancelled or failed: drop everything */
+    atomic_int failure;   /* errno that broke the walk */
+};
+
+static inline uint64_t mix64(uint64_t ino, uint64_t seed) {
+    uint64_t z = ino + seed + UINT64_C(0x9E3779B97F4A7C15);
+    z = (z ^ (z >> 30)) * UINT64_C(0xBF58476D1CE4E5B9);
+    z = (z ^ (z >> 27)) * UINT64_C(0x94D049BB133111EB);
+    return z ^ (z >> 31);
+}
+
+/* Each counter has one writer, its thread; readers only need some recent value. */
+static inline void count_add(atomic_ullong *counter, uint64_t value) {
+    atomic_store_explicit(counter, atomic_load_explicit(counter, memory_order_relaxed) + value,
+                          memory_order_relaxed);
+}
+
+static inline bool walk_ending(struct fw_walk *walk) {
+    return atomic_load_explicit(&walk->ending, memory_order_relaxed);
+}
+
+static inline bool walk_stopping(struct fw_walk *walk) {
+    return atomic_load_explicit(&walk->stopping, memory_order_relaxed);
+}
+
+/* walk.c */
+uint64_t monotonic_ns(void);
+void walk_end(struct fw_walk *walk, int failure);
+void deadline_after(struct timespec *deadline, uint32_t milliseconds);
+
+/* tasks.c */
+int deque_init(struct deque *deque);
+void deque_destroy(struct deque *deque);
+void task_push(struct thread *thread, const struct task *task);
+bool task_take(struct thread *thread, struct task *task);
+void task_done(struct fw_walk *walk);
+void task_drop(struct fw_walk *walk, struct task *task);
+void dirents_release(struct dirents *dirents);
+
+/* directories.c */
+int descriptors_init(struct descriptors *descriptors);
+void descriptors_destroy(struct descriptors *descriptors);
+struct directory *directory_new(struct directory *parent, const char *name, uint32_t name_size);
+void directory_reference(struct directory *directory);
+void directory_release(struct directory *directory);
+void directory_use(struct directory *directory);
+void directory_unuse(struct fw_walk *walk, struct directory *directory);
+int directory_enter(struct thread *thread, struct directory *directory, int *descriptor);
+void directory_leave(struct fw_walk *walk, struct directory *directory);
+void directory_path(const struct directory *directory, char *path);
+
+/* opening.c */
+int open_first(struct fw_walk *walk, struct directory *directory, int base, int *descriptor);
+int open_again(struct directory *directory, struct directory *ancestor, int base, int *descriptor);
+bool walk_is_foreign(const struct fw_walk *walk, const struct statx *attributes);
+bool walk_is_excluded(const struct fw_walk *walk, uint64_t device, uint64_t inode);
+int statx_retrying(int descriptor, const char *name, int flags, struct statx *attributes);
+uint64_t statx_device(const struct statx *attributes);
+
+/* listing.c */
+void task_run(struct thread *thread, struct task *task);
+
+/* rows.c */
+int queue_init(struct queue *queue, uint32_t chunks_max);
+void queue_destroy(struct queue *queue);
+struct row *row_new(struct thread *thread, const struct directory *directory, const char *name,
+                    uint32_t name_size);
+void row_set_attributes(struct row *row, const struct statx *attributes);
+void row_finish(struct thread *thread, struct row *row);
+void rows_report(struct thread *thread);
+void chunk_flush(struct thread *thread);
+void thread_finished(struct thread *thread);
+int queue_take(struct fw_walk *walk, uint32_t timeout_ms, struct chunk **chunks, uint32_t *rows);
+void queue_recycle(struct queue *queue, struct chunk *chunks);
+
+/* batch.c */
+int batch_order(struct fw_walk *walk, struct chunk *chunks, uint32_t *counts);
+
+/* arrow.c */
+int batch_export(struct fw_walk *walk, uint32_t rows, struct ArrowArray *batch);
+
+#endif

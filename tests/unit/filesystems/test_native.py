@@ -1,0 +1,111 @@
+"""The binding of the walker kernel: golden values, schema, options, errors."""
+
+from __future__ import annotations
+
+import errno
+import pickle
+import re
+from pathlib import Path
+
+import pytest
+
+from filesystems.errors import (
+    RootMissing,
+    RootNotADirectory,
+    RootUnreadable,
+    WalkCancelled,
+    WalkFailed,
+    for_root,
+    for_walk,
+)
+from filesystems.interface import WalkOptions
+from filesystems.kernel.native import NativeWalk, kernel_schema, mix64
+from filesystems.posix import PosixFilesystem
+from shards import shard_function
+from shards.errors import UsageError
+from shards.schema import INODE_SCHEMA, SCHEMA_VERSION
+
+FORMATS = Path(__file__).resolve().parents[3] / "docs" / "formats"
+GOLDEN_ROW = re.compile(r"^\| (\d+) \| (\d+) \| 0x([0-9A-F]{16}) \|", re.MULTILINE)
+
+
+def test_mix64_in_c_gives_the_published_values():
+    golden = GOLDEN_ROW.findall((FORMATS / "shard-function.md").read_text())
+    assert len(golden) >= 8
+    for ino, seed, expected in golden:
+        assert mix64(int(ino), int(seed)) == int(expected, 16)
+
+
+def test_mix64_in_c_agrees_with_the_one_in_python():
+    for i in range(2000):
+        ino, seed = (i * 0x9E3779B97F4A7C15) % (1 << 64), (i * i * 0xD1342543DE82EF95) % (1 << 64)
+        assert mix64(ino, seed) == shard_function.mix64(ino, seed)
+
+
+def test_the_kernel_fills_the_inode_schema_of_this_version():
+    assert kernel_schema().equals(INODE_SCHEMA)
+    assert kernel_schema().metadata == {b"forebay.schema": str(SCHEMA_VERSION).encode()}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"shards": 0},
+        {"shards": 1025},
+        {"seed": -1},
+        {"seed": 1 << 64},
+        {"threads": 0},
+        {"threads": 257},
+        {"batch_rows": 0},
+        {"budget_rows": -1},
+        {"descriptors_max": 7},
+    ],
+)
+def test_options_out_of_range_are_refused_with_the_accepted_values(changes):
+    with pytest.raises(UsageError, match=r"give a number from \d+ to \d+"):
+        WalkOptions(**({"shards": 1, "seed": 0} | changes))
+
+
+def test_a_root_with_a_nul_byte_does_not_name_what_comes_before_it(tmp_path):
+    with pytest.raises(RootMissing):
+        NativeWalk(bytes(tmp_path) + b"\0x", [], WalkOptions(shards=1, seed=0))
+
+
+def test_a_walk_of_nothing_ends_at_once(tmp_path):
+    with NativeWalk(bytes(tmp_path), [], WalkOptions(shards=1, seed=0)) as walk:
+        assert list(walk) == []
+        assert walk.frontier == []
+
+
+def test_the_largest_seed_and_batch_are_accepted(tmp_path):
+    options = WalkOptions(shards=1024, seed=(1 << 64) - 1, threads=256, batch_rows=1 << 20)
+    with NativeWalk(bytes(tmp_path), [], options, target=65_535, include_root=True) as walk:
+        batch = next(walk)
+    assert batch.batch.column("target").to_pylist() == [65_535]
+    assert len(batch.counts) == 1024
+
+
+def test_a_relative_root_stays_the_one_it_was(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert PosixFilesystem("inner").root == bytes(tmp_path / "inner")
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"),
+    [
+        (errno.ENOENT, RootMissing),
+        (errno.ENOTDIR, RootNotADirectory),
+        (errno.EACCES, RootUnreadable),
+        (errno.EMFILE, WalkFailed),
+    ],
+)
+def test_errors_of_the_root_name_it_and_survive_pickling(code, kind):
+    error = for_root(b"/some/root", code)
+    assert type(error) is kind
+    assert "/some/root" in str(error)
+    assert str(pickle.loads(pickle.dumps(error))) == str(error)
+
+
+def test_a_cancelled_walk_is_told_apart_from_a_broken_one():
+    assert isinstance(for_walk(b"/r", errno.ECANCELED), WalkCancelled)
+    assert "more memory" in str(for_walk(b"/r", errno.ENOMEM))
