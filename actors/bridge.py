@@ -43,10 +43,16 @@ class RemoteSource:
 class BridgeActor:
     """Serve shard streams on a Unix socket. When it dies its streams end and their jobs fail."""
 
+    _server: BridgeServer
+
     def __init__(self, coordinator: ActorHandle, socket_path: str, state: str) -> None:
-        self._server = BridgeServer(
-            Path(socket_path), RemoteSource(coordinator), StateDirectory(Path(state))
-        )
+        self._source = RemoteSource(coordinator)
+        self._socket = Path(socket_path)
+        self._state = StateDirectory(Path(state))
+
+    def open(self) -> None:
+        """Listen. Not in __init__: Ray would make text of its errors."""
+        self._server = BridgeServer(self._socket, self._source, self._state)
 
     def progress(self) -> list[StreamProgress]:
         return self._server.progress()

@@ -30,8 +30,15 @@ WAITING_CALLS_MAX = 256
 class CoordinatorActor:
     """Keep the run ledger. One per state directory: the ledger's lock says so, not Ray."""
 
+    _coordinator: Coordinator
+
     def __init__(self, state: str) -> None:
-        self._coordinator = Coordinator(StateDirectory(Path(state)))
+        self._state = StateDirectory(Path(state))
+
+    @ray.method(concurrency_group="control")
+    def open(self) -> None:
+        """Open the ledger. Not in __init__: Ray would make text of its errors."""
+        self._coordinator = Coordinator(self._state)
 
     @ray.method(concurrency_group="control")
     def close(self) -> None:

@@ -56,6 +56,14 @@ class JobRow:
         """Tell whether the job ended well, with or without warnings."""
         return self.status in GOOD_STATUSES
 
+    @property
+    def outcome(self) -> str:
+        """The status, W for a job that the Director calls "OK -- with warnings".
+
+        15.0.3 stores T for such a job and counts its errors beside it.
+        """
+        return "W" if self.status == "T" and self.errors else self.status
+
 
 @dataclass(frozen=True, slots=True)
 class Span:

@@ -19,11 +19,19 @@ from typing import Any, Literal
 
 from bacula_bridge import console
 from bacula_bridge.catalog import Catalog, JobRow
-from bacula_bridge.errors import BadValue, JobRefused, JobsTimeout
+from bacula_bridge.errors import (
+    BadValue,
+    CatalogUnavailable,
+    ConsoleFailed,
+    ConsoleTimeout,
+    JobRefused,
+    JobsTimeout,
+)
 from bacula_bridge.render import CLIENT_NAME, RESTORE_JOB, STORAGE_NAME, quote
 
 CALL_TIMEOUT_S = 120.0
 FOLLOW_PERIOD_S = 0.5
+LOOK_FAILURES_MAX = 5
 JOBS_PER_CALL_MAX = 600
 
 Level = Literal["Full", "Incremental", "Differential"]
@@ -124,13 +132,22 @@ class Director:
         """
         deadline = time.monotonic() + timeout_s
         reported: dict[int, JobProgress] = {}
+        failures = 0
         while True:
-            running = {
-                job_id: _fresher(seen, reported[job_id]) if job_id in reported else seen
-                for job_id, seen in self.progress(job_ids).items()
-            }
-            rows = self._catalog.jobs(job_ids)
-            over = [each for each in rows.values() if each.ended and each.job_id not in running]
+            try:
+                running = {
+                    job_id: _fresher(seen, reported[job_id]) if job_id in reported else seen
+                    for job_id, seen in self.progress(job_ids).items()
+                }
+                rows = self._catalog.jobs(job_ids)
+                over = [each for each in rows.values() if each.ended and each.job_id not in running]
+                failures = 0
+            except (ConsoleFailed, ConsoleTimeout, CatalogUnavailable):
+                # The jobs run on: one look that fails must not give up hours of backup.
+                failures += 1
+                if failures == LOOK_FAILURES_MAX:
+                    raise
+                running, rows, over = {}, {}, []
             news = {**running, **{each.job_id: _final(each) for each in over}}
             for job_id, progress in news.items():
                 if reported.get(job_id) != progress:

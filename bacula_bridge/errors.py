@@ -91,6 +91,12 @@ class LabNotRunning(ForebayError):
     template = "the private Bacula in {0} is not running; start it with `forebay lab up`"
 
 
+class LabUnusable(ForebayError):
+    """The lab's folder or a file in it cannot be made or written: (folder, reason)."""
+
+    template = "the private Bacula's folder {0} cannot be used: {1}; free space or choose another"
+
+
 class LabBusy(ForebayError):
     """A daemon has to be restarted, but jobs are running: (what, number of jobs)."""
 

@@ -32,6 +32,7 @@ from bacula_bridge.errors import (
     DaemonStuck,
     LabBusy,
     LabNotRunning,
+    LabUnusable,
     PortsTaken,
 )
 from bacula_bridge.lab_state import (
@@ -107,19 +108,16 @@ class Lab:
         render.check_socket(socket)
         if not 1 <= devices <= render.DRIVES_MAX:
             raise BadValue("number of drives", devices, f"1 to {render.DRIVES_MAX}")
-        self.base.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with self._locked():
-            for name in _FOLDERS:
-                (self.base / name).mkdir(exist_ok=True, mode=0o700)
-            settings = self._settings_for(devices, socket)
-            for _ in range(PORT_ATTEMPTS):
-                try:
-                    self._converge(settings)
-                    return self.status()
-                except _PortTaken:
-                    self._stop(self._running(), "a port that another program took")
-                    settings = replace(settings, ports=_pick_ports())
-        raise PortsTaken(PORT_ATTEMPTS)
+        try:
+            self.base.mkdir(parents=True, exist_ok=True, mode=0o700)
+            with self._locked():
+                for name in _FOLDERS:
+                    (self.base / name).mkdir(exist_ok=True, mode=0o700)
+                self._up_locked(self._settings_for(devices, socket))
+                return self.status()
+        except (OSError, sqlite3.Error) as error:
+            reason = getattr(error, "strerror", None) or str(error)
+            raise LabUnusable(str(self.base), reason) from error
 
     def down(self) -> None:
         """End the daemons, running jobs included; nothing to do if there are none."""
@@ -181,6 +179,16 @@ class Lab:
         """Give the Director a Job that saves a directory by stock means; return its name."""
         self._set_jobs("plain", name, render.plain_job_config(name, directory))
         return render.plain_job_name(name)
+
+    def _up_locked(self, settings: LabSettings) -> None:
+        for _ in range(PORT_ATTEMPTS):
+            try:
+                self._converge(settings)
+                return
+            except _PortTaken:
+                self._stop(self._running(), "a port that another program took")
+                settings = replace(settings, ports=_pick_ports())
+        raise PortsTaken(PORT_ATTEMPTS)
 
     def _set_jobs(self, folder: str, name: str, text: str) -> None:
         """Put a jobs file in place once the Director's own check accepts it, then reload.
@@ -327,6 +335,9 @@ class Lab:
         return str(self._daemons[name].configuration)
 
     def _uses_programs(self, name: str, pid: int) -> bool:
+        """Tell whether the daemon runs from our copy; an installed one may be a script's child."""
+        if not self.programs.private:
+            return True
         return tuple(processes.command_line(pid)[:-3]) == self._argv(name)
 
     def _log(self, name: str) -> Path:

@@ -6,6 +6,7 @@ Does not cover: printing (commands), Bacula's configuration (bacula_bridge), Ray
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import time
@@ -13,11 +14,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from actors.calls import answer
+from actors.calls import ActorGone, answer
 from bacula_bridge.catalog import Catalog
 from bacula_bridge.director import Director
+from bacula_bridge.errors import JobsTimeout
 from bacula_bridge.lab import Lab
 from bacula_bridge.render import check_dataset_name, check_shards, job_name
+from bacula_bridge.server import StreamProgress
 from cluster.embedded import EmbeddedCluster
 from cluster.labs import BorrowedLab, borrow_lab
 from cluster.output import plural
@@ -33,6 +36,7 @@ SHARDS_DEFAULT = 4
 LEVEL_FULL = "full"
 POLL_S = 0.25
 DIRECTOR_CHECK_S = 5.0
+CANCEL_WAIT_S = 60.0
 
 
 class LevelUnsupported(UsageError):
@@ -123,6 +127,7 @@ class _Backup:
         self._director = Director(lab.console, self._catalog)
         self._request = request
         self._display = display
+        self._bridge_gone = False
 
     def run(self) -> int:
         """Run it; return the run's number, whatever came of it."""
@@ -136,16 +141,24 @@ class _Backup:
         )
         run = answer(coordinator.open_run.remote(request.dataset, LEVEL_FULL), "the coordinator")
         self._display.say(f"run {run.number} of {request.dataset}: scanning and streaming")
-        jobs = self._start_jobs()
+        jobs: list[int] = []
         try:
+            jobs = self._start_jobs()
             self._follow(run, jobs)
         except BaseException:
-            self._director.cancel(jobs)
+            if jobs:
+                self._cancel(jobs)
             raise
         finally:
             self._record(run, jobs)
             answer(coordinator.end_run.remote(run.number), "the coordinator")
         return run.number
+
+    def _cancel(self, jobs: list[int]) -> None:
+        """End the jobs and wait until the catalog has seen it, for a bounded time."""
+        self._director.cancel(jobs)
+        with contextlib.suppress(JobsTimeout):
+            self._director.follow(jobs, timeout_s=CANCEL_WAIT_S)
 
     def _start_jobs(self) -> list[int]:
         """Start all jobs in one go; return JobIds in the order of the shards."""
@@ -175,12 +188,13 @@ class _Backup:
             self._cluster.check_walkers()
         except ForebayError as error:  # it keeps dying: the streams, and so the jobs, end with it
             reason = f"the scan of {self._request.root} failed: {error}"
-            answer(self._cluster.coordinator.fail_run.remote(run.number, reason), "it")
+            reference = self._cluster.coordinator.fail_run.remote(run.number, reason)
+            answer(reference, "the coordinator")
 
     def _show(self, run: Run) -> None:
         status = answer(self._cluster.coordinator.status.remote(run.number), "the coordinator")
         self._display.scanned(status.scan.inodes, ended=status.run.scan_ended is not None)
-        for live in answer(self._cluster.bridge.progress.remote(), "the bridge"):
+        for live in self._streams(run):
             self._display.shard(
                 live.shard,
                 live.acknowledged,
@@ -189,13 +203,26 @@ class _Backup:
                 plural(live.warnings, "warning") if live.warnings else "",
             )
 
+    def _streams(self, run: Run) -> list[StreamProgress]:
+        if self._bridge_gone:
+            return []
+        try:
+            return answer(self._cluster.bridge.progress.remote(), "the bridge")
+        except ActorGone as error:  # its jobs end by themselves: their streams are closed
+            self._bridge_gone = True
+            reference = self._cluster.coordinator.fail_run.remote(run.number, str(error))
+            answer(reference, "the coordinator")
+            return []
+
     def _record(self, run: Run, jobs: list[int]) -> None:
         """Tell the ledger what the catalog shows of each job."""
         rows = self._catalog.jobs(jobs)
         for shard, jobid in enumerate(jobs):
-            row = rows[jobid]
+            row = rows.get(jobid)
+            if row is None:
+                continue
             end = CatalogEnd(
-                row.status, row.files, row.bytes, _epoch(row.start), row.end_epoch or time.time()
+                row.outcome, row.files, row.bytes, _epoch(row.start), row.end_epoch or time.time()
             )
             reference = self._cluster.coordinator.job_ended.remote(
                 run.number, shard, jobid, row.unique_name, end

@@ -94,11 +94,11 @@ class EmbeddedCluster:
         settings = self._settings
         state = str(settings.state.base)
         self.coordinator = CoordinatorActor.options(name=COORDINATOR).remote(state)
-        answer(self.coordinator.__ray_ready__.remote(), "the coordinator")
+        answer(self.coordinator.open.remote(), "the coordinator")
         self.bridge = BridgeActor.options(name="bridge").remote(
             self.coordinator, str(settings.socket), state
         )
-        answer(self.bridge.progress.remote(), "the bridge")
+        answer(self.bridge.open.remote(), "the bridge")
         self._start_walkers()
 
     def _start_walkers(self) -> None:
@@ -120,6 +120,8 @@ class EmbeddedCluster:
 
     def check_walkers(self) -> None:
         """Send a walker that Ray restarted back to work; ForebayError when it keeps dying."""
+        if not self._serving:
+            return
         ended, _ = ray.wait(list(self._serving), num_returns=len(self._serving), timeout=0)
         for reference in ended:
             target = self._serving.pop(reference)

@@ -96,7 +96,7 @@ class RestoreResult:
 
     @property
     def warned(self) -> bool:
-        return any(job["status"] == GOOD_WITH_WARNINGS or job["errors"] for job in self.jobs)
+        return any(job["status"] == GOOD_WITH_WARNINGS for job in self.jobs)
 
 
 def check_place(to: Path | None, *, in_place: bool, replace: Replace | None) -> Path:
@@ -234,7 +234,7 @@ class _Restorer:
         return [
             {
                 "jobid": row.job_id,
-                "status": row.status,
+                "status": row.outcome,
                 "files": row.files,
                 "bytes": row.bytes,
                 "errors": row.errors,
@@ -245,7 +245,7 @@ class _Restorer:
 
     def _complaints(self, row: JobRow) -> list[str]:
         """Return what the File Daemon said of single files."""
-        if row.status == GOOD and not row.errors:
+        if row.outcome == GOOD:
             return []
         lines = self._director.job_log(row.job_id).splitlines()
         told = [line.strip() for line in lines if any(word in line for word in COMPLAINTS)]

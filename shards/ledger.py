@@ -12,11 +12,12 @@ import os
 import sqlite3
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from shards.errors import ForebayError
+from shards.files import flush_directory
 from shards.lease import PendingDirectory
 from shards.ledger_schema import LEDGER_VERSION, TABLES, RunState
 from shards.segment import SegmentInfo
@@ -143,6 +144,8 @@ class Ledger:
         if not read_only:
             self._lock = self._take_lock()
         try:
+            if not read_only and not path.exists():
+                self._create()
             self._db = self._open(read_only)
         except sqlite3.Error as error:
             self._release_lock()
@@ -165,6 +168,19 @@ class Ledger:
             os.close(self._lock)
             self._lock = None
 
+    def _create(self) -> None:
+        """Make an empty ledger under its name in one step: readers never see half of it."""
+        draft = self.path.with_name(f".{self.path.name}.new")
+        draft.unlink(missing_ok=True)
+        os.close(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        with closing(sqlite3.connect(draft, isolation_level=None)) as db:
+            db.executescript(
+                f"BEGIN; {TABLES} INSERT INTO meta VALUES ('version', '{LEDGER_VERSION}'); COMMIT;"
+            )
+            db.execute("PRAGMA journal_mode = WAL")
+        os.rename(draft, self.path)
+        flush_directory(self.path.parent)
+
     def _open(self, read_only: bool) -> sqlite3.Connection:
         mode = "ro" if read_only else "rwc"
         db = sqlite3.connect(
@@ -176,14 +192,7 @@ class Ledger:
         )
         db.row_factory = sqlite3.Row
         if not read_only:
-            os.chmod(self.path, 0o600)
-            db.execute("PRAGMA journal_mode = WAL")
             db.execute("PRAGMA synchronous = FULL")
-            if not db.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone():
-                db.executescript(
-                    f"BEGIN; {TABLES} INSERT INTO meta VALUES ('version', '{LEDGER_VERSION}');"
-                    " COMMIT;"
-                )
         row = db.execute("SELECT value FROM meta WHERE key = 'version'").fetchone()
         if row is None or row["value"] != str(LEDGER_VERSION):
             raise LedgerDamaged(str(self.path), "it has another version")

@@ -356,7 +356,10 @@ bRC fb_backup_end_file(struct fb_backup *b) {
   if (!fb_session_is_up(b->session))
     return give_up(b);
   /* The index is what the receipt promises, so it must be the one Bacula used. */
-  if (b->host->file_index(b->host->context) != b->file_index)
+  bool is_sent = b->host->file_index(b->host->context) == b->file_index;
+  if ((!is_sent || !fb_content_is_whole(&b->content)) && b->host->is_canceled(b->host->context))
+    return bRC_Error; /* the daemon has ended the job itself, and has said why */
+  if (!is_sent)
     return fail(b, "the File Daemon gave a file another FileIndex than expected");
   struct fb_receipt receipt = {
       .number = item->entry.number, .ino = item->entry.ino, .file_index = b->file_index};

@@ -93,6 +93,8 @@ ssize_t fb_content_read(struct fb_content *c, uint8_t *to, size_t size, uint64_t
   return n;
 }
 
+bool fb_content_is_whole(const struct fb_content *c) { return c->item == NULL || c->is_at_end; }
+
 void fb_content_judge(struct fb_content *c, struct fb_prefetch *item) {
   if (c->item == NULL)
     return;

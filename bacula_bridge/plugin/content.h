@@ -33,6 +33,8 @@ void fb_content_start(struct fb_content *content, struct fb_prefetch *item,
                       struct fb_reader *reader);
 /* Up to size bytes that belong at *offset; 0 at the end, -ECANCELED if stopped. */
 ssize_t fb_content_read(struct fb_content *content, uint8_t *to, size_t size, uint64_t *offset);
+/* Has it been read to its end, or is there nothing to read? */
+bool fb_content_is_whole(const struct fb_content *content);
 /* After the last read: completes status, error, hash and data_size of the item. */
 void fb_content_judge(struct fb_content *content, struct fb_prefetch *item);
 

@@ -124,10 +124,11 @@ static void say_not_made(struct fb_restore *r, const struct restore_pkt *rp, int
   char link[FB_PRINTABLE_BYTES], first[FB_PRINTABLE_BYTES];
   const char *olname = rp->olname != NULL ? rp->olname : "";
   if (r->file.kind == FB_KIND_HARD_LINK)
-    fb_report_error(&r->report, "%s: could not be made a hard link to %s: %s",
+    fb_report_error(&r->report, "%s: could not be made a hard link to %s: %s%s",
                     fb_printable(r->file.name, strlen(r->file.name), link, sizeof(link)),
                     fb_printable(olname, strlen(olname), first, sizeof(first)),
-                    strerror(error));
+                    strerror(error),
+                    error == ENOENT ? "; its data goes by that name: restore both" : "");
   else if (error == ENOTEMPTY)
     say_failure(r, "a directory that is not empty stands in the way; move it and restore again",
                 error);

@@ -144,13 +144,13 @@ bool fb_place_loosen(struct fb_place *place, int dir_fd, const char *dir, size_t
 }
 
 /* Makes the one directory name in dir_fd; its O_PATH descriptor or -errno. */
-static int make_one(int dir_fd, const char *name, size_t name_len, bool take_away) {
+static int make_one(int dir_fd, const char *name, size_t name_len, bool take_links) {
   char pair[NAME_MAX + 3]; /* fb_make_parent makes the parent of "name/x" */
   const char *last;
   size_t last_len;
   memcpy(pair, name, name_len);
   memcpy(pair + name_len, "/x", 2);
-  return fb_make_parent(dir_fd, pair, name_len + 2, FB_MARKED_MODE, take_away, &last,
+  return fb_make_parent(dir_fd, pair, name_len + 2, FB_MARKED_MODE, take_links, &last,
                         &last_len);
 }
 
@@ -160,17 +160,20 @@ static int step(struct fb_place *place, int dir_fd, const char *path, size_t sta
   const char *name = path + start;
   size_t name_len = end - start;
   size_t above_len = start > 0 ? start - 1 : 0;
+  /* In the original place a link above the tree may be how this machine is laid out
+   * (/home -> /data/home): it is an error there, never replaced. */
+  bool take_links = take_away && place->where_len != 0;
   int fd = -ENOENT;
   if (name_len > NAME_MAX)
     return -ENAMETOOLONG;
   for (int tries = 0; tries < STEP_TRIES_MAX; tries++) {
     fd = fb_open_beneath(dir_fd, name, name_len, O_PATH | O_DIRECTORY, 0);
-    if (fd == -ENOENT || (take_away && (fd == -ELOOP || fd == -ENOTDIR))) {
+    if (fd == -ENOENT || (take_away && fd == -ENOTDIR) || (take_links && fd == -ELOOP)) {
       char file[NAME_MAX + 1];
       memcpy(file, name, name_len);
       file[name_len] = '\0';
       int rc = fd == -ENOTDIR && unlinkat(dir_fd, file, 0) < 0 ? -errno : 0;
-      fd = rc < 0 ? rc : make_one(dir_fd, name, name_len, take_away);
+      fd = rc < 0 ? rc : make_one(dir_fd, name, name_len, take_links);
       if (fd >= 0 && take_away)
         note(place, FB_NOTE_MADE, path, end, 0);
     }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -39,7 +41,8 @@ def backup(
 
     settings = Settings.from_environment()
     request = plan(settings, directory, name, shards, level)
-    with backup_display(quiet=quiet) as display:
+    # Ray's own messages go to standard output, which is for data.
+    with contextlib.redirect_stdout(sys.stderr), backup_display(quiet=quiet) as display:
         record = back_up(settings, request, display)
     if json:
         from cluster.records import run_json

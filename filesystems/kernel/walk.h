@@ -80,7 +80,7 @@ struct fw_walk;
 int fw_start(const char *root, const struct fw_options *options, const struct fw_pending *starts,
              size_t starts_count, struct fw_walk **walk);
 /* Give the next batch, grouped by shard and class, and its counts: shards x 3 numbers.
- * FW_TIMEOUT: nothing within timeout_ms. The caller owns the batch and outlives no walk by it. */
+ * FW_TIMEOUT: nothing within timeout_ms. The batch is the caller's and may outlive the walk. */
 int fw_next(struct fw_walk *walk, struct ArrowArray *batch, uint32_t *counts,
             uint32_t timeout_ms);
 /* After FW_END: directories not begun or read in part; 1 and the item, or 0 past the last.

@@ -148,7 +148,7 @@ class FilesystemSuite:
 
     def test_batches_are_grouped_and_ordered_and_counted(self, root):
         make_odd_tree(root)
-        for i in range(300):
+        for i in range(500):
             os.link(root / "linked/original19", root / f"dirs/more{i}")
         with self.adapter(root).walk([ROOT], options(batch_rows=200), True) as walk:
             batches = list(walk)

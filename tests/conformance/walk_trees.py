@@ -99,18 +99,24 @@ def make_wide(root: Path, directories: int, files_each: int) -> None:
 def make_chain(root: Path, levels: int, name: bytes, siblings: int = 0) -> None:
     """A chain of directories, by descriptors since its path may be longer than PATH_MAX.
 
-    Each level has a file and as many sibling directories, which keep it needed to the end.
+    Each level has a file and as many sibling directories, made before and after the next level:
+    in whatever order a filesystem lists them, some are still to do when the way leads down.
     """
     folder = os.open(root, os.O_RDONLY)
     for _ in range(levels):
         os.close(os.open(b"f", os.O_CREAT | os.O_WRONLY, dir_fd=folder))
-        for i in range(siblings):
-            os.mkdir(b"s%d" % i, dir_fd=folder)
-            below = os.open(b"s%d" % i, os.O_RDONLY, dir_fd=folder)
-            os.mkdir(b"below", dir_fd=below)
-            os.close(below)
+        make_siblings(folder, range(siblings // 2))
         os.mkdir(name, dir_fd=folder)
+        make_siblings(folder, range(siblings // 2, siblings))
         child = os.open(name, os.O_RDONLY, dir_fd=folder)
         os.close(folder)
         folder = child
     os.close(folder)
+
+
+def make_siblings(folder: int, numbers: range) -> None:
+    for i in numbers:
+        os.mkdir(b"s%d" % i, dir_fd=folder)
+        below = os.open(b"s%d" % i, os.O_RDONLY, dir_fd=folder)
+        os.mkdir(b"below", dir_fd=below)
+        os.close(below)

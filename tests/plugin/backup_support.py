@@ -100,7 +100,7 @@ def unhex(text: str) -> bytes:
 
 def read_dump(path: Path) -> Dump:
     dump = Dump()
-    for line in path.read_text().splitlines():
+    for line in (path.read_text() + path.with_suffix(".files").read_text()).splitlines():
         kind, *words = line.split(" ")
         if kind == "M":
             dump.messages.append((int(words[0]), os.fsdecode(unhex(words[1]))))
@@ -208,7 +208,8 @@ def next_data(fd: int, offset: int) -> int:
     try:
         return os.lseek(fd, offset, os.SEEK_DATA)
     except OSError as error:
-        assert error.errno == errno.ENXIO
+        if error.errno != errno.ENXIO:
+            raise
         return os.fstat(fd).st_size
 
 

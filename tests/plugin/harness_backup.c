@@ -5,7 +5,7 @@
  *
  * Usage: harness_backup [KEY=VALUE ...]
  *   jobs=N          concurrent jobs, shards 0 to N-1
- *   dataset=NAME  socket=PATH  out=DIR (DIR/K.dump per job)
+ *   dataset=NAME  socket=PATH  out=DIR
  *   options=TEXT    event 28 (then the command has no socket=)
  *   command=TEXT    instead of the one made of the above
  *   level=F  accurate=0  jobid=N (of shard 0)  count=BYTES per READ
@@ -17,9 +17,9 @@
  *   fault=shrink:INO:SIZE    its first read finds it cut to that size
  * Link with -Wl,--wrap=pread64, which the faults need.
  *
- * A dump has a line per message ("M type text") and per file ("F" and the fields
- * that dump_file() names), and at its end "E" with the job's end.  Byte strings are
- * in hexadecimal, "-" if empty.
+ * DIR/K.dump has a line per message ("M type text") and at its end "E" with the
+ * job's end; DIR/K.files has a line per file ("F" and the fields that dump_file()
+ * names).  Byte strings are in hexadecimal, "-" if empty.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -88,7 +88,7 @@ ssize_t __wrap_pread64(int fd, void *to, size_t size, off_t offset) {
 struct job {
   bpContext context;
   unsigned shard;
-  FILE *dump;
+  FILE *dump, *file_dump; /* two, for messages come in the middle of a file */
   pthread_t thread, canceller;
   pthread_mutex_t lock;
   pthread_cond_t changed;
@@ -196,7 +196,7 @@ static bool dump_content(struct job *job, const struct save_pkt *sp) {
   io.func = IO_OPEN;
   io.status = -1;
   good = good && plugin->pluginIO(&job->context, &io) == bRC_OK && io.status >= 0;
-  fputc(' ', job->dump);
+  fputc(' ', job->file_dump);
   while (good && !is_over(job)) {
     io.func = IO_READ;
     io.count = (int32_t)settings.count;
@@ -209,14 +209,14 @@ static bool dump_content(struct job *job, const struct save_pkt *sp) {
     uint64_t at = (sp->flags & FO_OFFSETS) != 0 ? (uint64_t)io.offset : total;
     if (at != end || total == 0) {
       if (total > 0)
-        fprintf(job->dump, "%" PRIu64 ":%" PRIu64 ",", start, end - start);
+        fprintf(job->file_dump, "%" PRIu64 ":%" PRIu64 ",", start, end - start);
       start = at;
     }
     end = at + (uint64_t)io.status;
     total += (uint64_t)io.status;
     crc = crc_add(crc, buffer, (size_t)io.status);
   }
-  fprintf(job->dump, "%" PRIu64 ":%" PRIu64 ", %08" PRIx32, start, end - start, crc);
+  fprintf(job->file_dump, "%" PRIu64 ":%" PRIu64 ", %08" PRIx32, start, end - start, crc);
   io.func = IO_CLOSE;
   plugin->pluginIO(&job->context, &io);
   free(buffer);
@@ -228,14 +228,14 @@ static void dump_xacl(struct job *job, int func) {
   memset(&xacl, 0, sizeof xacl);
   xacl.pkt_size = xacl.pkt_end = sizeof xacl;
   xacl.func = func;
-  fputc(' ', job->dump);
+  fputc(' ', job->file_dump);
   for (bool any = false;; any = true) {
     if (plugin->handleXACLdata(&job->context, &xacl) != bRC_OK || xacl.count == 0) {
-      fputs(any ? "" : "-", job->dump);
+      fputs(any ? "" : "-", job->file_dump);
       return;
     }
-    put_hex(job->dump, xacl.content, (size_t)xacl.count);
-    fputc('.', job->dump);
+    put_hex(job->file_dump, xacl.content, (size_t)xacl.count);
+    fputc('.', job->file_dump);
   }
 }
 
@@ -243,24 +243,24 @@ static void dump_xacl(struct job *job, int func) {
  *   extents crc acl xattr */
 static bool dump_file(struct job *job, struct save_pkt *sp) {
   const struct stat *st = &sp->statp;
-  fprintf(job->dump, "F %" PRId32 " %" PRId32 " ", job->file_index + 1, sp->type);
-  put_hex(job->dump, sp->fname, strlen(sp->fname));
-  fputc(' ', job->dump);
-  put_hex(job->dump, sp->link, strlen(sp->link));
-  fprintf(job->dump, " %" PRId32 " %" PRIu64 " %o %ju %ju %u %u %ju %jd %jd", sp->LinkFI,
+  fprintf(job->file_dump, "F %" PRId32 " %" PRId32 " ", job->file_index + 1, sp->type);
+  put_hex(job->file_dump, sp->fname, strlen(sp->fname));
+  fputc(' ', job->file_dump);
+  put_hex(job->file_dump, sp->link, strlen(sp->link));
+  fprintf(job->file_dump, " %" PRId32 " %" PRIu64 " %o %ju %ju %u %u %ju %jd %jd", sp->LinkFI,
           sp->flags, st->st_mode, (uintmax_t)st->st_ino, (uintmax_t)st->st_nlink, st->st_uid,
           st->st_gid, (uintmax_t)st->st_rdev, (intmax_t)st->st_size, (intmax_t)st->st_mtime);
   job->file_index += 1 + (int32_t)settings.skew;
   bool good = true;
   if (sp->no_read)
-    fputs(" - -", job->dump);
+    fputs(" - -", job->file_dump);
   else
     good = dump_content(job, sp);
   if (good) {
     dump_xacl(job, BACL_BACKUP);
     dump_xacl(job, BXATTR_BACKUP);
   }
-  fputc('\n', job->dump);
+  fputc('\n', job->file_dump);
   return good;
 }
 
@@ -437,6 +437,9 @@ int main(int argc, char **argv) {
     snprintf(path, sizeof path, "%s/%u.dump", settings.out, k);
     if ((jobs[k].dump = fopen(path, "w")) == NULL)
       return 5;
+    snprintf(path, sizeof path, "%s/%u.files", settings.out, k);
+    if ((jobs[k].file_dump = fopen(path, "w")) == NULL)
+      return 5;
   }
   pthread_t *threads = calloc(settings.jobs, sizeof *threads);
   for (unsigned k = 0; k < settings.jobs; k++)
@@ -447,6 +450,7 @@ int main(int argc, char **argv) {
     pthread_mutex_destroy(&jobs[k].lock);
     pthread_cond_destroy(&jobs[k].changed);
     fclose(jobs[k].dump);
+    fclose(jobs[k].file_dump);
   }
   free(threads);
   free(jobs);

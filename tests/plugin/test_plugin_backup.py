@@ -27,6 +27,7 @@ from tests.plugin.backup_support import (
     M_FATAL,
     M_INFO,
     M_WARNING,
+    SILENCE_MS,
     Dump,
     back_up,
     check_saved,
@@ -282,6 +283,17 @@ def test_the_next_name_becomes_the_first_when_the_first_is_gone(harness, out, ro
     assert stream.receipts[1].hash == xxhash.xxh3_128((root / "b").read_bytes()).digest()
 
 
+def test_a_group_whose_first_name_is_gone_takes_nothing_from_the_group_before(harness, out, root):
+    for first, second in ("ab", "cd"):
+        write(root / first, 10)
+        (root / second).hardlink_to(root / first)
+    entries = [entry_of(root, name) for name in "abcd"]
+    (root / "c").unlink()
+    (dump,), (stream,) = back_up(harness, out, root, [entries])
+    assert statuses(stream) == [SAVED, LINK, VANISHED, SAVED]
+    assert [saved.type for saved in dump.files] == [FT_REG, FT_LNKSAVED, FT_REG]
+
+
 def test_a_further_name_that_is_another_inode_now_is_not_linked(harness, out, root):
     write(root / "a", 10)
     (root / "b").hardlink_to(root / "a")
@@ -392,18 +404,44 @@ def test_a_large_file_that_grows_is_sent_in_the_size_it_had(harness, out, root):
     assert result.dumps[0].files[0].extents == [(0, 3 * CHUNK)]
 
 
-def test_keepalives_go_out_while_the_daemon_is_busy(harness, out, root):
+def test_keepalives_go_out_in_time_while_the_daemon_is_busy(harness, out, root):
     write(root / "file", 100)
     entries = [entry_of(root, "file")]
     with StreamBridge(out / "socket", root, [entries]) as bridge:
         process = start(harness, out, 1, {"socket": out / "socket", "pause": 0})
         await_file(out / "waiting")
-        deadline = time.monotonic() + WAIT_S
-        while bridge.streams[0].keepalives < 3:
+        deadline = time.monotonic() + 5 * SILENCE_MS / 1000
+        while bridge.streams[0].keepalives < 10:
             assert time.monotonic() < deadline
             time.sleep(KEEPALIVE_MS / 1000)
         (out / "go").touch()
         assert finish(process, out, 1).dumps[0].end == "T"
+
+
+def test_keepalives_go_out_in_time_while_the_bridge_is_silent(harness, out, root):
+    ways = {0: Misbehaviour.SILENCE}
+    (dump,), (stream,) = back_up(harness, out, root, [[]], misbehaviour=ways)
+    assert "silent" in dump.fatal
+    assert stream.keepalives >= SILENCE_MS / KEEPALIVE_MS / 2
+
+
+def test_long_paths_wait_in_the_socket_and_that_is_not_silence(harness, out, root):
+    write(root / "file", 100)
+    long_path = b"/".join([b"x" * 200] * 320)
+    gone = [Entry(long_path + b"%d" % i, i + 1, 0, stat.S_IFREG, 1) for i in range(1300)]
+    entries = [entry_of(root, "file"), *gone]
+    assert sum(len(entry.path) for entry in entries) > 72 << 20
+    with StreamBridge(out / "socket", root, [entries]) as bridge:
+        process = start(harness, out, 1, {"socket": out / "socket", "pause": 0})
+        await_file(out / "waiting")
+        deadline = time.monotonic() + WAIT_S
+        while bridge.streams[0].keepalives < 2 * SILENCE_MS / KEEPALIVE_MS:
+            assert time.monotonic() < deadline
+            time.sleep(KEEPALIVE_MS / 1000)
+        (out / "go").touch()
+        result = finish(process, out, 1)
+        assert (result.returncode, result.stderr, result.dumps[0].end) == (0, "", "T")
+        assert statuses(bridge.stream(0)) == [SAVED] + [VANISHED] * len(gone)
 
 
 @pytest.mark.parametrize("way", FATAL_WAYS, ids=lambda way: way.name.lower())
@@ -465,11 +503,13 @@ def test_a_cancelled_job_ends_at_once_and_says_nothing(harness, out, root, way, 
         write(root / f"file{number}", 1000)
     entries = entries_of_tree(root)
     began = time.monotonic()
-    (dump,), (stream,) = back_up(harness, out, root, [entries], misbehaviour={0: way}, cancel=files)
+    with StreamBridge(out / "socket", root, [entries], misbehaviour={0: way}) as bridge:
+        (dump,) = run(harness, out, 1, socket=out / "socket", cancel=files).dumps
+        bridge.join()
+        assert all(stream.done is None for stream in bridge.streams)
     assert time.monotonic() - began < 5
     assert dump.end == "A"
     assert dump.said(M_FATAL) == []
-    assert stream.done is None
 
 
 def test_a_file_index_that_bacula_did_not_use_is_never_promised(harness, out, root):

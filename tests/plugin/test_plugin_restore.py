@@ -281,6 +281,23 @@ def test_a_symlink_above_a_target_never_leads_out(harness, script, place, tmp_pa
         assert "d/file: a symlink stands" in names(outcome, M_ERROR)
 
 
+def test_in_the_original_place_a_symlink_above_is_an_error(harness, script, place, tmp_path):
+    """/home may be a link on this machine by its administrator's will: it stays."""
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (place / "d").symlink_to(outside)
+    below = os.fsencode(place).lstrip(b"/")
+    script.where = b""
+    script.file(FT_REG, below + b"/d/file", make_stat(0o100644, 2**33), data=[(0, b"new")])
+    script.file(FT_DIREND, below + b"/d", mode=0o40700)
+    script.file(FT_REG, below + b"/file", make_stat(0o100644, 2**33), data=[(0, b"new")])
+    outcome = script.run(harness)
+    assert outcome.created == [CF_ERROR, CF_ERROR, CF_EXTRACT]
+    assert os.readlink(place / "d") == str(outside)
+    assert os.listdir(outside) == []
+    assert (place / "file").read_text() == "new"
+
+
 @pytest.mark.parametrize("replace", ["a", "w", "o", "n"])
 def test_a_symlink_at_a_target_is_never_written_through(harness, script, place, tmp_path, replace):
     victim = tmp_path / "victim"
@@ -442,7 +459,9 @@ def test_a_missing_first_name_is_an_error_with_both_names(harness, script, place
     script.file(FT_LNKSAVED, b"three", link=b"../../etc/passwd", blob=[])
     outcome = script.run(harness)
     assert outcome.created == [CF_ERROR] * 2
-    assert f"{place}/two: could not be made a hard link to {place}/one" in names(outcome, M_ERROR)
+    said = names(outcome, M_ERROR)
+    assert f"{place}/two: could not be made a hard link to {place}/one" in said
+    assert "restore both" in said
 
 
 # Directories.
@@ -648,9 +667,8 @@ def test_several_chunks_in_one_record_are_taken_apart(harness, script, place):
     st = make_stat(0o100640)
     items = [item(ITEM_XATTR, b"user.%d" % i, b"v" * 900) for i in range(3)]
     whole = stream([stat_item(st), *items])
-    halves = [chunk(0, whole[0][16:200]), chunk(1, b"")]
-    script.file(FT_REG, b"file", st, blob=[b"".join(whole)])
-    del halves
+    parts = [chunk(0, stat_item(st)), chunk(1, whole[0][16 + len(stat_item(st)) :])]
+    script.file(FT_REG, b"file", st, blob=[b"".join(parts)])
     assert_quiet(script.run(harness))
     assert len(read_xattrs(bytes(place / "file"))) == 3
 

@@ -72,7 +72,7 @@ class PluginClient:
         self.socket.sendall(data)
 
     def hello(self, dataset="d", shard=0, shards=1, jobid=1, level="F", **others):
-        values = dict(since=0, job=f"job.{jobid}", previous_job="", client="c-fd")
+        values = {"since": 0, "job": f"job.{jobid}", "previous_job": "", "client": "c-fd"}
         self.send(
             encode_hello(Hello(level, shard, shards, jobid, dataset=dataset, **(values | others)))
         )

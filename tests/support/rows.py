@@ -10,7 +10,7 @@ from shards.shard_function import mix64, shard_of
 
 def row(path, ino, *, mode=stat.S_IFREG | 0o644, nlink=1, size=0, error=0, flags=0, **others):
     """Return one row as a dictionary, everything else 0."""
-    values = {name: 0 for name in INODE_SCHEMA.names}
+    values = dict.fromkeys(INODE_SCHEMA.names, 0)
     values.update(fid=None, btime=None, layout=None)
     values.update(path=path, ino=ino, mode=mode, nlink=nlink, size=size, error=error, flags=flags)
     values["depth"] = path.count(b"/") + 1 if path else 0

@@ -323,7 +323,11 @@ class _Connection:
         self.send(frame(ENTRIES, payload))
 
     def serve(self) -> None:
-        self.take_hello()
+        try:
+            self.take_hello()
+        except (_ClosedError, OSError):  # cancelled before it began
+            self.peer.close()
+            return
         way = self.bridge.misbehaviour.get(self.stream.shard, Misbehaviour.NONE)
         with self.bridge.changed:
             self.bridge.streams.append(self.stream)

@@ -10,6 +10,7 @@ import signal
 import socket as sockets
 import stat
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
@@ -91,6 +92,14 @@ def test_up_again_leaves_running_daemons_alone_and_more_drives_restart_only_the_
     second = pids(lab)
     assert second["storage"] != first["storage"]
     assert (second["file"], second["director"]) == (first["file"], first["director"])
+
+
+def test_two_that_bring_the_same_lab_up_at_once_get_the_same_daemons(make_lab: LabMaker):
+    labs = [make_lab("shared", up=False) for _ in range(3)]
+    with ThreadPoolExecutor(len(labs)) as pool:
+        states = list(pool.map(lambda lab: lab.up(devices=2, socket="/tmp/none.sock"), labs))
+    assert states[0] == states[1] == states[2]
+    assert all(len(found) == 1 for found in labs[0]._running().values())
 
 
 def test_a_new_build_of_the_plugin_restarts_the_file_daemon_with_it(

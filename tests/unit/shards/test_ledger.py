@@ -166,6 +166,16 @@ def test_what_was_committed_is_there_after_reopening(tmp_path):
     second.close()
 
 
+def test_a_ledger_appears_whole(tmp_path, monkeypatch):
+    """Killed while it is made, nothing is there under its name."""
+    monkeypatch.setattr("shards.ledger.TABLES", "CREATE TABLE meta (x); syntax error;")
+    with pytest.raises(LedgerDamaged, match="syntax"):
+        Ledger(tmp_path / "l")
+    assert not (tmp_path / "l").exists()
+    monkeypatch.undo()
+    Ledger(tmp_path / "l").close()
+
+
 def test_a_damaged_ledger_is_named(tmp_path):
     (tmp_path / "l").write_bytes(b"this is no database at all" * 100)
     with pytest.raises(LedgerDamaged, match="not a database"):
