@@ -19,7 +19,9 @@ EXIT_WARNINGS = 3
 
 
 def backup(
-    directory: Annotated[Path, typer.Argument(metavar="DIR", help="Directory to back up.")],
+    directory: Annotated[
+        Path, typer.Argument(metavar="DIR", readable=False, help="Directory to back up.")
+    ],
     name: Annotated[
         str | None, typer.Option("--name", help="Dataset; the directory's own name if not given.")
     ] = None,

@@ -14,7 +14,9 @@ THREADS_MAX = 1024
 
 
 def scan(
-    directory: Annotated[Path, typer.Argument(metavar="DIR", help="Directory to scan.")],
+    directory: Annotated[
+        Path, typer.Argument(metavar="DIR", readable=False, help="Directory to scan.")
+    ],
     threads: Annotated[
         int,
         typer.Option("--threads", min=1, max=THREADS_MAX, help="Threads that list and stat."),

@@ -1,5 +1,6 @@
 """The bridge serves whole streams, checks what comes back, and never calls a broken one good."""
 
+import contextlib
 import os
 import socket
 import stat
@@ -165,9 +166,12 @@ def test_the_window_bounds_what_is_sent_ahead(site, monkeypatch):
         for _ in range(100):
             next(entries)
         client.socket.settimeout(1.0)
-        with pytest.raises(TimeoutError):
-            for _ in range(11):  # the window may be passed by one frame, not by two
-                next(entries)
+        # The window may be passed by one frame of ten, not by two.
+        ahead = 0
+        with pytest.raises(TimeoutError), contextlib.suppress(StopIteration):
+            while next(entries):
+                ahead += 1
+        assert ahead <= 10
 
 
 def refusal(site, **hello):
