@@ -151,6 +151,7 @@ class _Backup:
             raise
         finally:
             self._record(run, jobs)
+            self._show(run)
             answer(coordinator.end_run.remote(run.number), "the coordinator")
         return run.number
 
@@ -194,6 +195,11 @@ class _Backup:
     def _show(self, run: Run) -> None:
         status = answer(self._cluster.coordinator.status.remote(run.number), "the coordinator")
         self._display.scanned(status.scan.inodes, ended=status.run.scan_ended is not None)
+        for job in status.jobs:
+            if job.receipts is not None:  # its stream is over, and the bridge has forgotten it
+                names = job.summary.files + job.summary.directories
+                note = "saved" if job.ended else "ending"
+                self._display.shard(job.shard, names, names, job.summary.size_bytes, note)
         for live in self._streams(run):
             self._display.shard(
                 live.shard,

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from bacula_bridge import programs
+from bacula_bridge.errors import LabNotRunning
 from bacula_bridge.lab import Lab
 from cluster.settings import Settings
 
@@ -32,6 +33,14 @@ def the_lab(settings: Settings, say: Callable[[str], None]) -> Lab:
     plugin = settings.plugin()
     found = programs.ensure(programs.default_cache(), progress=say)
     return Lab(settings.lab, found, plugin)
+
+
+def known_lab(settings: Settings) -> Lab:
+    """Return the lab as it is; LabNotRunning if its programs were never provisioned."""
+    found = programs.installed() or programs.cached(programs.default_cache())
+    if found is None:
+        raise LabNotRunning(str(settings.lab))
+    return Lab(settings.lab, found)
 
 
 def borrow_lab(settings: Settings, shards: int, say: Callable[[str], None]) -> BorrowedLab:

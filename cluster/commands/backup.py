@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cluster.output import JsonOption, QuietOption, plural, print_json, show_path, show_size
+from cluster.output import (
+    JsonOption,
+    QuietOption,
+    plural,
+    print_json,
+    show_error,
+    show_path,
+    show_size,
+)
 
 if TYPE_CHECKING:
     from cluster.records import RunRecord
@@ -61,9 +70,6 @@ def exit_code(record: RunRecord) -> int:
 
 
 def _tell(record: RunRecord) -> None:
-    from cluster.records import attention
-    from cluster.settings import Settings
-
     run = record.run
     jobs = record.saved_jobs
     files = sum(job.summary.files for job in jobs)
@@ -82,19 +88,35 @@ def _tell(record: RunRecord) -> None:
             f"{f'  ({job.reason})' if job.reason else ''}"
         )
     if skipped := sum(job.summary.skipped for job in jobs):
-        print(f"{plural(skipped, 'socket')} left out")
-    warned = sum(job.summary.warnings for job in record.jobs)
-    if warned:
-        print(f"{plural(warned, 'name')} not saved as it is:")
-        settings = Settings.from_environment()
-        for count, item in enumerate(attention(settings, record)):
-            if count == WARNINGS_SHOWN:
-                print(f"  ... `forebay show {run.number} --all-warnings` lists all")
-                break
-            from cluster.output import show_error
-
-            print(f"  {item.status.name.lower()}: {show_path(item.path)}: {show_error(item.error)}")
+        print(f"{plural(skipped, 'socket')} left out, as Bacula does")
+    _tell_warnings(record)
     if run.reason:
         print(f"{run.state.value}: {run.reason}")
     if run.state.value in ("complete", "warnings"):
-        print(f"to restore it: forebay restore {run.number} --to DIR")
+        _tell_where(record)
+
+
+def _tell_warnings(record: RunRecord) -> None:
+    from cluster.records import attention
+    from cluster.settings import Settings
+
+    warned = sum(job.summary.warnings for job in record.jobs)
+    if not warned:
+        return
+    print(f"{plural(warned, 'name')} not saved, or not as it is now:")
+    names = attention(Settings.from_environment(), record)
+    for item in itertools.islice(names, WARNINGS_SHOWN):
+        print(f"  {item.status.name.lower()}: {show_path(item.path)}: {show_error(item.error)}")
+    if warned > WARNINGS_SHOWN:
+        print(f"  ... `forebay show {record.run.number} --all-warnings` lists all")
+
+
+def _tell_where(record: RunRecord) -> None:
+    from bacula_bridge.director import restore_command
+    from cluster.settings import Settings
+
+    volumes = Settings.from_environment().lab / "volumes"
+    command = restore_command([job.jobid for job in record.saved_jobs], "DIR")
+    print(f"it is on Bacula volumes in {volumes}")
+    print(f"to restore it: forebay restore {record.run.number} --to DIR")
+    print(f"or with Bacula alone, in `forebay lab up` and `forebay lab console`: {command}")

@@ -41,10 +41,10 @@ def up(
 @app.command()
 def down() -> None:
     """Stop the daemons; catalog and volumes stay."""
-    from cluster.labs import the_lab
+    from cluster.labs import known_lab
     from cluster.settings import Settings
 
-    lab = the_lab(Settings.from_environment(), _say(quiet=True))
+    lab = known_lab(Settings.from_environment())
     lab.down()
     print(f"Bacula in {lab.base} is down")
 
@@ -52,31 +52,31 @@ def down() -> None:
 @app.command()
 def status(json: JsonOption = False) -> None:
     """Show pids, ports, catalog, volumes, configuration and the bconsole command line."""
-    from cluster.labs import the_lab
+    from cluster.labs import known_lab
     from cluster.settings import Settings
 
-    state = the_lab(Settings.from_environment(), _say(quiet=True)).status()
+    state = known_lab(Settings.from_environment()).status()
     if json:
         print_json(state.to_json())
         return
     print(f"{'up' if state.running else 'down'}: Bacula {state.programs_version} in {state.base}")
     for daemon in state.daemons:
         where = f"pid {daemon.pid}, port {daemon.port}" if daemon.pid else "not running"
-        print(f"  {daemon.name:<9} {where}")
-    print(f"  catalog   {state.catalog}")
-    print(f"  volumes   {state.volumes}")
+        print(f"  {daemon.name:<13} {where}")
+    for name, path in (("catalog", state.catalog), ("volumes", state.volumes)):
+        print(f"  {name:<13} {path}")
     for name, path in state.configuration.items():
-        print(f"  {name:<9} {path}")
-    print(f"  bconsole  {shlex.join(state.bconsole)}")
+        print(f"  {name:<8} conf {path}")
+    print(f"  {'bconsole':<13} {shlex.join(state.bconsole)}")
 
 
 @app.command()
 def console() -> None:
     """Pass bconsole commands from standard input; print what it answers."""
-    from cluster.labs import the_lab
+    from cluster.labs import known_lab
     from cluster.settings import Settings
 
-    lab = the_lab(Settings.from_environment(), _say(quiet=True))
+    lab = known_lab(Settings.from_environment())
     sys.stdout.write(lab.console(sys.stdin.read(), CONSOLE_TIMEOUT_S))
 
 

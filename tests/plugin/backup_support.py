@@ -166,6 +166,27 @@ def back_up(
     return result.dumps, streams
 
 
+def write(path: Path, size: int) -> Path:
+    path.write_bytes(os.urandom(size))
+    return path
+
+
+def entry_of(root: Path, name: str, **changes: object) -> Entry:
+    info = os.lstat(root / name)
+    fields = {
+        "path": os.fsencode(name),
+        "ino": info.st_ino,
+        "size": info.st_size,
+        "mode": info.st_mode,
+        "nlink": info.st_nlink,
+    }
+    return Entry(**(fields | changes))
+
+
+def statuses(stream: Stream) -> list[int]:
+    return [receipt.status for receipt in stream.receipts]
+
+
 def read_at(fd: int, extents: Sequence[tuple[int, int]]) -> bytes:
     return b"".join(os.pread(fd, size, offset) for offset, size in extents)
 
