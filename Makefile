@@ -26,7 +26,7 @@ test: all $(VENV)/test-installed lint
 
 # Long campaigns, bounded: each has a short sample in `make test`.
 nightly: all $(VENV)/test-installed
-	FOREBAY_FUZZ_SECONDS=$(or $(FUZZ_SECONDS),600) $(BIN)/python -m pytest -m nightly -o addopts="--strict-markers -ra --import-mode=importlib"
+	FOREBAY_FUZZ_ITERATIONS=$(or $(FUZZ),5000000) $(BIN)/python -m pytest --timeout 3600 tests/plugin/test_frames.py tests/plugin/test_blob.py tests/unit/filesystems/test_kernel_sanitizers.py
 
 lint: $(VENV)/test-installed
 	$(BIN)/ruff check .

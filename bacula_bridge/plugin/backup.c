@@ -342,7 +342,7 @@ static void judge(struct fb_backup *b, struct fb_prefetch *item) {
     fb_log_not_saved(&b->log, b->fname, item->status, item->error);
   } else if (item->lost_xattrs > 0) {
     fb_log_lost_xattrs(&b->log, b->fname, item->lost_xattrs, item->lost_errno);
-    item->status = FB_UNREADABLE;
+    item->status = FB_CHANGED; /* its data is whole, and can be restored */
     item->error = item->lost_errno;
   } else if (item->status == FB_CHANGED) {
     fb_log_changed(&b->log, b->fname);

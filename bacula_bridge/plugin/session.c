@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "link.h"
@@ -20,6 +21,10 @@
 /* How often a wait looks whether the daemon has cancelled the job without an
  * event. */
 #define CANCEL_POLL_MS 1000
+
+/* Receipts wait no longer than about this for their frame to fill: they are the
+ * progress that people see. */
+#define FB_RECEIPTS_HELD_S_MAX 1
 
 enum phase { PHASE_HELLO, PHASE_ENTRIES, PHASE_END, PHASE_DONE, PHASE_ACKED };
 
@@ -31,6 +36,7 @@ struct fb_session {
   struct fb_stream_state stream; /* the link's thread only */
   uint8_t *receipts;             /* a RECEIPTS frame in the making */
   uint32_t receipt_count;
+  time_t first_receipt_s; /* when the first of them came */
   uint64_t receipt_total;
   uint32_t receipt_crc;
   atomic_bool input_paused;
@@ -278,7 +284,14 @@ bool fb_session_release(struct fb_session *s, struct fb_prefetch *item,
     atomic_store(&s->input_paused, false);
     fb_link_wake(s->link);
   }
-  return s->receipt_count < FB_RECEIPTS_PER_FRAME_MAX || flush_receipts(s);
+  struct timespec now;
+  clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
+  if (s->receipt_count == 1)
+    s->first_receipt_s = now.tv_sec;
+  if (s->receipt_count < FB_RECEIPTS_PER_FRAME_MAX &&
+      now.tv_sec - s->first_receipt_s < FB_RECEIPTS_HELD_S_MAX)
+    return true;
+  return flush_receipts(s);
 }
 
 bool fb_session_finish(struct fb_session *s, uint64_t data_bytes, uint64_t warnings) {

@@ -41,6 +41,7 @@ JobDefs {
   Spool Attributes = yes
   Accurate = no
   Allow Duplicate Jobs = yes
+  Allow Incomplete Jobs = no
   Maximum Concurrent Jobs = 576
 }
 
