@@ -6,6 +6,7 @@ Does not cover: a site's cluster that runs on its own.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 from types import TracebackType
@@ -28,6 +29,15 @@ STOP_TIMEOUT_S = 15.0
 WALKER_RESTARTS_MAX = 5
 
 
+class AnotherRuns(ForebayError):
+    """One command with a Ray of its own at a time."""
+
+    template = (
+        "another forebay backup runs from {0}; wait until it has ended, or set FOREBAY_HOME to"
+        " another folder"
+    )
+
+
 class RayNotStarted(ForebayError):
     """The local Ray did not come up."""
 
@@ -48,11 +58,13 @@ class EmbeddedCluster:
         self._targets = targets
         self._serving: dict[ray.ObjectRef[None], int] = {}
         self._restarts = 0
+        self._lock = -1
         self.coordinator: ActorHandle
         self.bridge: ActorHandle
         self.walkers: list[ActorHandle] = []
 
     def __enter__(self) -> EmbeddedCluster:
+        self._take_lock()
         try:
             self._start_ray()
             self._start_actors()
@@ -71,6 +83,17 @@ class EmbeddedCluster:
             self._ask(stop)
         self._ask(self.coordinator.close)
         self._shut_down()
+
+    def _take_lock(self) -> None:
+        """Before anything of another command's Ray could be touched."""
+        self._settings.home.mkdir(parents=True, exist_ok=True, mode=0o700)
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
+        self._lock = os.open(self._settings.home / "ray.lock", flags, mode=0o600)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            os.close(self._lock)
+            raise AnotherRuns(str(self._settings.home)) from error
 
     def _start_ray(self) -> None:
         assert os.environ.get("RAY_AUTH_MODE") == "token", "prepare_private_ray() was not called"
@@ -143,3 +166,4 @@ class EmbeddedCluster:
     def _shut_down(self) -> None:
         ray.shutdown()
         shutil.rmtree(self._settings.runtime, ignore_errors=True)
+        os.close(self._lock)

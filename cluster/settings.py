@@ -51,6 +51,11 @@ class Settings:
         return self.home / "lab"
 
     @property
+    def lab_kept(self) -> Path:
+        """Exists while `lab up` wants the lab up beyond the commands that use it."""
+        return self.home / "lab.kept"
+
+    @property
     def runtime(self) -> Path:
         """A short path, the same for the same home: Unix sockets have room for 107 bytes."""
         name = hashlib.sha256(os.fsencode(self.home.absolute())).hexdigest()[:8]

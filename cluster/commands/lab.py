@@ -26,12 +26,10 @@ def up(
     quiet: QuietOption = False,
 ) -> None:
     """Start Director, Storage Daemon and File Daemon; what runs is left alone."""
-    from cluster.labs import the_lab
+    from cluster.labs import keep_up
     from cluster.settings import Settings
 
-    settings = Settings.from_environment()
-    lab = the_lab(settings, _say(quiet))
-    status = lab.up(devices=drives, socket=str(settings.socket))
+    status = keep_up(Settings.from_environment(), drives, _say(quiet))
     if json:
         print_json(status.to_json())
     else:
@@ -41,11 +39,10 @@ def up(
 @app.command()
 def down() -> None:
     """Stop the daemons; catalog and volumes stay."""
-    from cluster.labs import known_lab
+    from cluster.labs import bring_down
     from cluster.settings import Settings
 
-    lab = known_lab(Settings.from_environment())
-    lab.down()
+    lab = bring_down(Settings.from_environment())
     print(f"Bacula in {lab.base} is down")
 
 

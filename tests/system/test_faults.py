@@ -243,3 +243,15 @@ def test_a_job_without_a_bridge_fails_and_says_so(installation, tmp_path):
     log = installation.job_log(jobid)
     assert "bridge" in log
     assert str(Settings(installation.home).socket) in log
+
+
+def test_a_second_backup_from_the_same_home_is_refused_and_harms_nothing(installation, tmp_path):
+    tree = small_tree(tmp_path / "tree")
+    command = installation.start("backup", tree, "--name", "twice", "--json", "-q")
+    walker = wait_for_actor(installation, command, "WalkerActor")
+    with stopped(walker):
+        installation.wait(lambda: open_run(installation, "twice"))
+        second = installation.run("backup", tree, "--name", "other", "-q")
+    assert second.code == 1
+    assert "another forebay backup runs" in second.err
+    assert finish(command, 0)["state"] == "complete"
