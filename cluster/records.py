@@ -101,8 +101,8 @@ def attention(settings: Settings, record: RunRecord) -> Iterator[Attention]:
     for job in record.jobs:
         if job.receipts is None:
             continue
-        path = settings.state.receipts(record.run.number) / job.receipts
-        for batch in read_receipts(path):
+        folder = settings.state.receipts(record.run.number)
+        for batch in read_receipts(folder, job.receipts):
             status = batch.column("status").to_numpy()
             for row in np.flatnonzero(np.isin(status, wanted)).tolist():
                 yield Attention(

@@ -92,7 +92,10 @@ class RestoreResult:
 
     @property
     def good(self) -> bool:
-        return all(job["status"] in (GOOD, GOOD_WITH_WARNINGS) for job in self.jobs)
+        return all(
+            job["status"] == GOOD_WITH_WARNINGS or (job["status"] == GOOD and not job["missing"])
+            for job in self.jobs
+        )
 
     @property
     def warned(self) -> bool:
@@ -172,7 +175,7 @@ def _select(settings: Settings, record: RunRecord, paths: Sequence[str]) -> dict
     selections = {}
     for job in record.saved_jobs:
         assert job.receipts is not None, "a good job has receipts"
-        batches = read_receipts(settings.state.receipts(run.number) / job.receipts)
+        batches = read_receipts(settings.state.receipts(run.number), job.receipts)
         selections[job.jobid] = select(batches, wanted)
     matched = set().union(*(selection.matched for selection in selections.values()))
     for given, path in zip(paths, wanted or (), strict=True):
@@ -207,7 +210,7 @@ class _Restorer:
 
     def run(self, folder: Path, parts: list[dict[int, Pairs]]) -> list[dict[str, Any]]:
         """Restore several disjoint parts at once, a job each; return how the jobs ended."""
-        files = []
+        files, expected = [], []
         for part in parts:
             selection = {jobid: Ranges(tuple(pairs)) for jobid, pairs in part.items() if pairs}
             if not selection:
@@ -217,6 +220,7 @@ class _Restorer:
             with path.open("w") as stream:
                 stream.writelines(bootstrap(selection, self._jobs, self._spans))
             files.append(path)
+            expected.append(sum(ranges.count() for ranges in selection.values()))
         if not files:
             return []
         jobids = self._director.run_restores(files, str(self._place), self._replace.value)
@@ -238,10 +242,18 @@ class _Restorer:
                 "files": row.files,
                 "bytes": row.bytes,
                 "errors": row.errors,
+                "missing": self._missing(row, wanted),
                 "log": self._complaints(row),
             }
-            for row in rows
+            for row, wanted in zip(rows, expected, strict=True)
         ]
+
+    def _missing(self, row: JobRow, expected: int) -> int:
+        """Count what should have come: for a bootstrap file of ours Bacula itself does not.
+
+        In the other modes what is there already is left out on purpose.
+        """
+        return max(0, expected - row.files) if self._replace is Replace.ALWAYS else 0
 
     def _complaints(self, row: JobRow) -> list[str]:
         """Return what the File Daemon said of single files."""

@@ -24,7 +24,7 @@ from shards.shard_jobs import ReceiptsInfo, StreamSummary
 class ReceiptsDamaged(ForebayError):
     """A receipts file is not what the ledger says."""
 
-    template = "receipts {0} are damaged: {1}"
+    template = "receipts {0} are damaged: {1}; restore with bconsole, which does not need them"
 
 
 def receipts_name(shard: int, jobid: int) -> str:
@@ -88,10 +88,11 @@ class ReceiptsWriter:
         self._partial.unlink(missing_ok=True)
 
 
-def read_receipts(path: Path, info: ReceiptsInfo | None = None) -> Iterator[pa.RecordBatch]:
-    """Yield the batches of a receipts file, compared with the ledger's word first if given."""
+def read_receipts(folder: Path, info: ReceiptsInfo) -> Iterator[pa.RecordBatch]:
+    """Yield the batches of a receipts file, after comparing it with the ledger's word."""
+    path = folder / info.name
     try:
-        if info is not None and file_checksum(path) != (info.size_bytes, info.checksum):
+        if file_checksum(path) != (info.size_bytes, info.checksum):
             raise ReceiptsDamaged(path.name, "length or CRC-32 differ from the ledger's")
         with pa.memory_map(str(path)) as source, pa.ipc.open_stream(source) as reader:
             yield from reader

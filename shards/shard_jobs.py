@@ -10,7 +10,7 @@ import json
 import sqlite3
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from shards.errors import ForebayError
 from shards.ledger import Ledger, Run
@@ -68,9 +68,13 @@ class ShardJob:
     size_bytes: int
     started: float
     ended: float | None
-    receipts: str | None
-    summary: StreamSummary = field(default_factory=StreamSummary)
+    receipts: ReceiptsInfo | None
     reason: str | None = None
+
+    @property
+    def summary(self) -> StreamSummary:
+        """What its receipts add up to; nothing while they are not durable."""
+        return self.receipts.summary if self.receipts else StreamSummary()
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,7 +209,14 @@ def _summary_json(summary: StreamSummary) -> str:
 
 
 def _job(row: sqlite3.Row) -> ShardJob:
-    summary = StreamSummary(**json.loads(row["summary"])) if row["summary"] else StreamSummary()
+    receipts = None
+    if row["receipts"]:
+        receipts = ReceiptsInfo(
+            row["receipts"],
+            row["receipts_bytes"],
+            row["receipts_checksum"],
+            StreamSummary(**json.loads(row["summary"])),
+        )
     return ShardJob(
         row["run"],
         row["shard"],
@@ -217,7 +228,6 @@ def _job(row: sqlite3.Row) -> ShardJob:
         row["bytes"],
         row["started"],
         row["ended"],
-        row["receipts"],
-        summary,
+        receipts,
         row["reason"],
     )

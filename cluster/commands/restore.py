@@ -85,6 +85,8 @@ def restore(
             else f"run {result.run}: the restore failed"
         )
         for job in result.jobs:
+            if job["missing"]:
+                print(f"  JobId {job['jobid']}: {plural(job['missing'], 'name')} did not come")
             if job["log"]:
                 print(f"  JobId {job['jobid']}, status {job['status']}:")
                 for line in job["log"]:

@@ -83,22 +83,6 @@ def test_plain_bconsole_restores_without_anything_of_ours_running(installation, 
     assert_same(tree, below(place, tree))
 
 
-def test_jobs_overlap_and_each_writes_its_own_volume(installation, tree):
-    result = installation.backup(tree, "--name", "overlap", "--shards", "4")
-    jobids = [job["jobid"] for job in result["jobs"]]
-    marks = ",".join("?" * 4)
-    times = installation.query(
-        f"SELECT StartTime, EndTime FROM Job WHERE JobId IN ({marks})", jobids
-    )
-    # Whole seconds; the big file keeps each job busy for several of them.
-    assert max(start for start, _ in times) < min(end for _, end in times)
-    volumes = installation.query(
-        f"SELECT DISTINCT JobId, MediaId FROM JobMedia WHERE JobId IN ({marks})", jobids
-    )
-    assert len({volume for _, volume in volumes}) == 4
-    assert len(volumes) == 4
-
-
 def test_every_name_is_in_one_job_and_names_of_an_inode_are_in_the_same(installation, tree):
     result = installation.backup(tree, "--name", "once", "--shards", "4")
     jobs = {}

@@ -15,7 +15,7 @@ from bacula_bridge.protocol import FrameType, decode_reason, frame
 from bacula_bridge.server import BridgeServer, SocketUnusable
 from shards.ledger import LeaseResult, LedgerBusy
 from shards.ledger_schema import JobState, RunState
-from shards.receipts import read_receipts
+from shards.receipts import ReceiptsDamaged, read_receipts
 from shards.schema import ReceiptStatus
 from shards.segment import write_segment
 from shards.shard_jobs import CatalogEnd
@@ -115,7 +115,7 @@ def test_a_stream_brings_every_row_and_receipts_are_durable(site):
     assert job.state is JobState.GOOD
     receipts = [
         values
-        for batch in read_receipts(site.state.receipts(site.run) / job.receipts)
+        for batch in read_receipts(site.state.receipts(site.run), job.receipts)
         for values in batch.to_pylist()
     ]
     assert [values["path"] for values in receipts] == [path for _, path in entries]
@@ -374,3 +374,16 @@ def test_half_a_hello_does_not_hold_the_bridge(site):
     site.open_run()
     site.commit(some_rows())
     assert len(stream_all(site)) == 52
+
+
+def test_damaged_receipts_are_named(site):
+    site.open_run()
+    site.commit(some_rows())
+    stream_all(site)
+    info = site.job().receipts
+    path = site.state.receipts(site.run) / info.name
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(ReceiptsDamaged, match=info.name):
+        list(read_receipts(site.state.receipts(site.run), info))
