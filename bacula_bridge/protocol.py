@@ -93,6 +93,8 @@ _ENTRY_FLAGS = (
     (RowFlag.LIST_FAILED, 0x2),
     (RowFlag.STAT_FAILED, 0x4),
     (RowFlag.PATH_TOO_LONG, 0x8),
+    (RowFlag.MOUNT_POINT, 0x10),
+    (RowFlag.EXCLUDED, 0x20),
 )
 
 

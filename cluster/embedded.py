@@ -9,7 +9,8 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
-from types import TracebackType
+import signal
+from types import FrameType, TracebackType
 
 import ray
 from ray.actor import ActorHandle
@@ -42,6 +43,11 @@ class RayNotStarted(ForebayError):
     """The local Ray did not come up."""
 
     template = "Ray did not start on this machine: {0}; `forebay doctor` tells what is missing"
+
+
+def _terminate(number: int, _frame: FrameType | None) -> None:
+    """End as Ctrl-C does: jobs cancelled, run closed, daemons and Ray stopped."""
+    raise SystemExit(128 + number)
 
 
 def target_label(target: int) -> str:
@@ -112,6 +118,8 @@ class EmbeddedCluster:
             )
         except (RayError, OSError, ValueError, ConnectionError, RuntimeError) as error:
             raise RayNotStarted(str(error).splitlines()[0] if str(error) else error) from error
+        # Ray has put its own handler there, which ends the process without any clean-up.
+        signal.signal(signal.SIGTERM, _terminate)
 
     def _start_actors(self) -> None:
         settings = self._settings
@@ -165,5 +173,6 @@ class EmbeddedCluster:
 
     def _shut_down(self) -> None:
         ray.shutdown()
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
         shutil.rmtree(self._settings.runtime, ignore_errors=True)
         os.close(self._lock)

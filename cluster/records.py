@@ -6,6 +6,7 @@ Does not cover: printing (commands), changing anything.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -20,7 +21,8 @@ from shards.errors import UsageError
 from shards.ledger import Dataset, Ledger, Run, ScanTotals
 from shards.ledger_schema import JobState, RunState
 from shards.receipts import read_receipts
-from shards.schema import WARNING_STATUSES, ReceiptStatus
+from shards.schema import WARNING_STATUSES, ReceiptStatus, RowClass, RowFlag
+from shards.segment import SegmentStore
 from shards.shard_jobs import ShardJob, ShardJobs
 
 LATEST = "latest"
@@ -113,6 +115,23 @@ def attention(settings: Settings, record: RunRecord) -> Iterator[Attention]:
                 )
 
 
+def mount_points(settings: Settings, record: RunRecord) -> Iterator[bytes]:
+    """Yield the paths at which other filesystems are mounted; they are not part of the run."""
+    if not record.scan.mount_points:
+        return
+    store = SegmentStore(settings.state.segments(record.run.number))
+    with closing(Ledger(settings.state.ledger, read_only=True)) as ledger:
+        after = 0
+        while page := ledger.segments(record.run.number, after):
+            after = page[-1].number
+            for info, shard in itertools.product(page, range(record.run.shards)):
+                for row_class in (RowClass.PLAIN, RowClass.LINKED, RowClass.DIRECTORY):
+                    batch = store.rows(info, shard, row_class)
+                    flags = batch.column("flags").to_numpy() & RowFlag.MOUNT_POINT
+                    for row in np.flatnonzero(flags).tolist():
+                        yield batch.column("path")[row].as_py()
+
+
 def run_json(record: RunRecord) -> dict[str, Any]:
     """Return a run as JSON says it."""
     run = record.run
@@ -133,6 +152,7 @@ def run_json(record: RunRecord) -> dict[str, Any]:
             "directories": record.scan.directories,
             "bytes": record.scan.size_bytes,
             "errors": record.scan.errors,
+            "mount_points": record.scan.mount_points,
         },
         "files": sum(job.summary.files for job in jobs),
         "directories": sum(job.summary.directories for job in jobs),

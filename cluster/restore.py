@@ -6,7 +6,6 @@ Does not cover: what lands on disk (FD plugin), which FileIndexes (shards.select
 
 from __future__ import annotations
 
-import enum
 import os
 import tempfile
 import time
@@ -23,6 +22,7 @@ from cluster.labs import borrow_lab
 from cluster.output import show_path
 from cluster.progress import BackupDisplay
 from cluster.records import GOOD_RUNS, RunRecord
+from cluster.replace import Replace
 from cluster.settings import Settings
 from shards.errors import ForebayError, UsageError
 from shards.receipts import read_receipts
@@ -37,15 +37,6 @@ GOOD_WITH_WARNINGS = "W"
 
 
 Pairs = list[tuple[int, int]]
-
-
-class Replace(enum.StrEnum):
-    """What to do with what is there already; Bacula's own words."""
-
-    ALWAYS = "always"
-    IFNEWER = "ifnewer"
-    IFOLDER = "ifolder"
-    NEVER = "never"
 
 
 class PlaceNotEmpty(UsageError):
@@ -199,6 +190,7 @@ class _Restorer:
         self._jobs: dict[int, JobRow] = {}
         self._spans: dict[int, list[Span]] = {}
         self._files = 0
+        self._shown = 0  # jobs that have a bar of their own already
 
     def look_up(self) -> None:
         """Find the run's jobs and their places on volumes in the catalog."""
@@ -228,13 +220,16 @@ class _Restorer:
 
         def report(progress: JobProgress) -> None:
             number = numbers[progress.job_id]
-            self._display.shard(number, progress.files, 0, progress.bytes, "")
+            self._display.shard(
+                self._shown + number, progress.files, expected[number], progress.bytes, ""
+            )
 
         try:
             rows = self._director.follow(jobids, report, timeout_s=RESTORE_TIMEOUT_S)
         except BaseException:
             self._director.cancel(jobids)
             raise
+        self._shown += len(jobids)
         return [
             {
                 "jobid": row.job_id,

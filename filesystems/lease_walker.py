@@ -9,8 +9,11 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+import numpy as np
+
 from filesystems.interface import Filesystem, WalkOptions
 from shards.ledger import Lease, LeaseResult
+from shards.schema import RowFlag
 from shards.segment import SegmentInfo, flush_segments, write_segment
 
 # A lease should take about this long: what a crash can cost, and how soon streams see new rows.
@@ -40,11 +43,14 @@ class LeaseWalker:
             excluded=self._excluded,
         )
         segments: list[SegmentInfo] = []
+        mount_points = 0
         started = time.monotonic()
         with self._filesystem.walk(
             lease.directories, options, include_root=lease.include_root
         ) as walk:
             for number, found in enumerate(walk):
+                flags = found.batch.column("flags").to_numpy()
+                mount_points += int(np.count_nonzero(flags & RowFlag.MOUNT_POINT))
                 name = f"{lease.number}-{lease.epoch}-{number}.arrow"
                 segments.append(
                     write_segment(
@@ -68,6 +74,7 @@ class LeaseWalker:
             directories=stats.directories,
             size_bytes=stats.bytes,
             errors=stats.errors,
+            mount_points=mount_points,
         )
 
     def _adapt(self, rows: int, seconds: float) -> None:

@@ -16,3 +16,7 @@ class PendingDirectory:
     path: bytes  # relative to the dataset's root; the root is b""
     cookie: int = 0  # d_off of the last name already listed (getdents64); 0: from the beginning
     target: int = 0  # index of the metadata target that serves it
+    # Which directory the cookie belongs to (st_dev as makedev encodes it, inode number): when
+    # another one stands at the path by now, that one is listed from its beginning. 0: any.
+    device: int = 0
+    inode: int = 0

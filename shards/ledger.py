@@ -115,6 +115,7 @@ class LeaseResult:
     directories: int
     size_bytes: int
     errors: int
+    mount_points: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +126,7 @@ class ScanTotals:
     directories: int
     size_bytes: int
     errors: int
+    mount_points: int
 
 
 def _signed(value: int) -> int:
@@ -299,8 +301,9 @@ class Ledger:
             number = cursor.lastrowid
             assert number is not None
             db.execute(
-                "INSERT INTO directories (run, target, path, cookie, first) VALUES (?, 0, ?, 0, 1)",
-                (number, b""),
+                "INSERT INTO directories (run, target, path, cookie, device, inode, first)"
+                " VALUES (?, 0, x'', 0, 0, 0, 1)",
+                (number,),
             )
         run = self.run(number)
         assert run is not None
@@ -370,7 +373,14 @@ class Ledger:
                 [(number, row["number"]) for row in rows],
             )
         directories = tuple(
-            PendingDirectory(row["path"], _unsigned(row["cookie"]), row["target"]) for row in rows
+            PendingDirectory(
+                row["path"],
+                _unsigned(row["cookie"]),
+                row["target"],
+                _unsigned(row["device"]),
+                _unsigned(row["inode"]),
+            )
+            for row in rows
         )
         return Lease(
             number,
@@ -411,12 +421,23 @@ class Ledger:
             )
             db.execute("DELETE FROM directories WHERE lease = ?", (number,))
             db.executemany(
-                "INSERT INTO directories (run, target, path, cookie, first) VALUES (?, ?, ?, ?, 0)",
-                [(run, d.target, d.path, _signed(d.cookie)) for d in result.frontier],
+                "INSERT INTO directories (run, target, path, cookie, device, inode, first)"
+                " VALUES (?, ?, ?, ?, ?, ?, 0)",
+                [
+                    (
+                        run,
+                        d.target,
+                        d.path,
+                        _signed(d.cookie),
+                        _signed(d.device),
+                        _signed(d.inode),
+                    )
+                    for d in result.frontier
+                ],
             )
             db.execute("UPDATE leases SET state = 'done' WHERE number = ?", (number,))
             db.execute(
-                "INSERT INTO scan VALUES (?, ?, ?, ?, ?, ?)",
+                "INSERT INTO scan VALUES (?, ?, ?, ?, ?, ?, ?)",
                 (
                     number,
                     run,
@@ -424,6 +445,7 @@ class Ledger:
                     result.directories,
                     result.size_bytes,
                     result.errors,
+                    result.mount_points,
                 ),
             )
             # A leased directory still has its row, so no row at all means nobody is walking.
@@ -454,7 +476,8 @@ class Ledger:
     def scan_totals(self, run: int) -> ScanTotals:
         row = self._db.execute(
             "SELECT COALESCE(SUM(inodes), 0), COALESCE(SUM(directories), 0),"
-            " COALESCE(SUM(bytes), 0), COALESCE(SUM(errors), 0) FROM scan WHERE run = ?",
+            " COALESCE(SUM(bytes), 0), COALESCE(SUM(errors), 0), COALESCE(SUM(mount_points), 0)"
+            " FROM scan WHERE run = ?",
             (run,),
         ).fetchone()
         return ScanTotals(*row)

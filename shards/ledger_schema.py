@@ -68,7 +68,9 @@ CREATE TABLE directories (           -- still to be listed
     run INTEGER NOT NULL REFERENCES runs (number),
     target INTEGER NOT NULL,
     path BLOB NOT NULL,
-    cookie INTEGER NOT NULL,         -- unsigned 64 bit, stored as signed
+    cookie INTEGER NOT NULL,         -- unsigned 64 bit, stored as signed; so are the next two
+    device INTEGER NOT NULL,         -- of the directory that the cookie belongs to; 0: any
+    inode INTEGER NOT NULL,
     first INTEGER NOT NULL,          -- 1: the root, whose own row is still to be written
     lease INTEGER REFERENCES leases (number)
 ) STRICT;
@@ -111,6 +113,7 @@ CREATE TABLE scan (                  -- one row a committed lease, what it found
     inodes INTEGER NOT NULL,
     directories INTEGER NOT NULL,
     bytes INTEGER NOT NULL,
-    errors INTEGER NOT NULL
+    errors INTEGER NOT NULL,
+    mount_points INTEGER NOT NULL    -- recorded, not descended into
 ) STRICT;
 """

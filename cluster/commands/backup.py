@@ -89,6 +89,11 @@ def _tell(record: RunRecord) -> None:
         )
     if skipped := sum(job.summary.skipped for job in jobs):
         print(f"{plural(skipped, 'socket')} left out, as Bacula does")
+    if record.scan.mount_points:
+        print(
+            f"{plural(record.scan.mount_points, 'mount point')} of other filesystems not descended"
+            f" into: `forebay show {run.number}` names them, back them up on their own"
+        )
     _tell_warnings(record)
     if run.reason:
         print(f"{run.state.value}: {run.reason}")

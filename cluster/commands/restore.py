@@ -2,24 +2,15 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from cluster.output import JsonOption, QuietOption, plural, print_json, show_size
+from cluster.replace import Replace
 
 EXIT_WARNINGS = 3
-
-
-class Replace(StrEnum):
-    """What to do with what is there already; Bacula's own words."""
-
-    ALWAYS = "always"
-    IFNEWER = "ifnewer"
-    IFOLDER = "ifolder"
-    NEVER = "never"
 
 
 def restore(
@@ -52,15 +43,14 @@ def restore(
     from cluster.settings import Settings
 
     settings = Settings.from_environment()
-    mode = restoring.Replace(replace.value) if replace else None
-    place = restoring.check_place(to, in_place=in_place, replace=mode)
+    place = restoring.check_place(to, in_place=in_place, replace=replace)
     record = find_run(settings, run, name)
     note = restoring.incomplete_note(record)
     with backup_display(quiet=quiet, verb="job") as display:
         if note:
             display.say(note)
         result = restoring.restore(
-            settings, record, place, path or [], mode or restoring.Replace.ALWAYS, display
+            settings, record, place, path or [], replace or Replace.ALWAYS, display
         )
     warned = result.warned or note is not None
     if json:

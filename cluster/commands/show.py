@@ -29,7 +29,7 @@ def show(
     json: JsonOption = False,
 ) -> None:
     """Show a run: shards, JobIds, counts, and each name that was not saved as it is."""
-    from cluster.records import attention, find_run, run_json
+    from cluster.records import attention, find_run, mount_points, run_json
     from cluster.settings import Settings
 
     settings = Settings.from_environment()
@@ -46,7 +46,8 @@ def show(
             }
             for item in names
         ]
-        print_json({**run_json(record), "attention": listed})
+        mounted = [show_path(path) for path in mount_points(settings, record)]
+        print_json({**run_json(record), "attention": listed, "mounted": mounted})
         return
     head = record.run
     print(f"run {head.number} of {head.dataset} ({show_path(head.root)}), level {head.level}")
@@ -58,6 +59,8 @@ def show(
         f" {plural(scan.directories, 'directory', 'directories')},"
         f" {show_size(scan.size_bytes)}, {plural(scan.errors, 'error')}"
     )
+    for path in mount_points(settings, record):
+        print(f"  not part of it, another filesystem is mounted there: {show_path(path)}")
     for job in record.jobs:
         done = f"{job.summary.files:,} files, {job.summary.directories:,} directories"
         print(

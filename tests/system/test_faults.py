@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+import subprocess
 import threading
 import time
 
@@ -255,3 +256,40 @@ def test_a_second_backup_from_the_same_home_is_refused_and_harms_nothing(install
     assert second.code == 1
     assert "another forebay backup runs" in second.err
     assert finish(command, 0)["state"] == "complete"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_backup_cancels_its_jobs_and_leaves_nothing(installation, tmp_path, number):
+    tree = small_tree(tmp_path / "tree")
+    name = f"stopped-{number.name}"
+    command = installation.start("backup", tree, "--name", name, "--json", "-q")
+    walker = wait_for_actor(installation, command, "WalkerActor")
+    with stopped(walker):
+        run = installation.wait(lambda: open_run(installation, name)).number
+        installation.wait(lambda: len(streaming_jobs(installation, run)) == 4)
+        command.send_signal(number)
+        command.communicate(timeout=120)
+    assert command.returncode not in (0, 3)
+    rows = installation.query("SELECT JobStatus FROM Job WHERE Name LIKE ?", (f"forebay-{name}-%",))
+    assert len(rows) == 4
+    assert not {status for (status,) in rows} & {b"T", b"W", b"R"}
+    assert installation.ok("show", run, "--json").json["state"] == "failed"
+    assert not Settings(installation.home).runtime.exists()
+    assert installation.backup(tree, "--name", name)["state"] == "complete"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a filesystem")
+def test_a_mounted_filesystem_is_left_out_and_named(installation, tmp_path):
+    tree = small_tree(tmp_path / "tree")
+    (tree / "mounted").mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "none", tree / "mounted"], check=True)
+    try:
+        (tree / "mounted" / "elsewhere").touch()
+        result = installation.backup(tree, "--name", "mounts", "--shards", "2")
+        assert result["scanned"]["mount_points"] == 1
+        assert result["files"] == 40
+        assert installation.ok("show", result["run"], "--json").json["mounted"] == ["mounted"]
+        logs = "".join(installation.job_log(job["jobid"]) for job in result["jobs"])
+        assert f"{tree}/mounted" in logs
+    finally:
+        subprocess.run(["umount", tree / "mounted"], check=True)

@@ -72,7 +72,7 @@ def test_segments_exist_once_their_lease_is_committed(ledger):
     epoch = ledger.take_epoch(ROLE)
     lease = ledger.take_lease(0, ROLE, epoch)
     assert ledger.segments(run.number) == []
-    frontier = [PendingDirectory(b"a", BIG, 0), PendingDirectory(b"b\n", 0, 0)]
+    frontier = [PendingDirectory(b"a", BIG, 0, BIG - 1, BIG - 2), PendingDirectory(b"b\n")]
     ended = ledger.commit_lease(
         lease.number, ROLE, epoch, result([segment("x"), segment("y")], frontier)
     )
