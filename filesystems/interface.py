@@ -154,4 +154,6 @@ class Filesystem(ABC):
 
         include_root adds the row of the root itself. All directories are of one target. With a
         budget the union of the rows of this walk and of walks of its frontier is the whole.
+        A directory read in part is continued only if it is still the one that its device and
+        inode name; another one at its path is listed from its beginning.
         """

@@ -70,6 +70,7 @@ struct directory {
     bool skipped;      /* excluded: is not to be read */
 
     uint64_t device, inode, parent_inode;
+    struct fw_identity continued; /* start: what the cookie belongs to; both 0: not known */
     uint32_t path_size;
     uint32_t name_size;
     uint16_t depth;

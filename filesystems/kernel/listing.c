@@ -61,6 +61,11 @@ static void dirents_give(struct thread *thread, struct dirents *dirents) {
 static void frontier_add(struct fw_walk *walk, const struct directory *directory,
                          uint64_t cookie) {
     struct frontier *frontier = &walk->frontier;
+    /* What was not opened in this walk goes back as it came; with 0 where it was only found. */
+    struct fw_identity identity = directory->continued;
+    if (directory->opened) {
+        identity = (struct fw_identity){.device = directory->device, .inode = directory->inode};
+    }
     char *path = malloc((size_t)directory->path_size + 1);
     bool added = path != NULL;
     pthread_mutex_lock(&frontier->lock);
@@ -75,8 +80,11 @@ static void frontier_add(struct fw_walk *walk, const struct directory *directory
     }
     if (added) {
         directory_path(directory, path);
-        frontier->items[frontier->count++] =
-            (struct fw_pending){.path = path, .path_size = directory->path_size, .cookie = cookie};
+        frontier->items[frontier->count++] = (struct fw_pending){.path = path,
+                                                                 .path_size = directory->path_size,
+                                                                 .cookie = cookie,
+                                                                 .device = identity.device,
+                                                                 .inode = identity.inode};
     }
     pthread_mutex_unlock(&frontier->lock);
     if (!added) {
@@ -312,6 +320,14 @@ static void read_directory(struct thread *thread, struct directory *directory, i
     }
 }
 
+/* Whether another directory has taken the place of the one that an earlier walk read in part. Its
+ * names would be looked for behind an offset of the other's, and those before it be lost. */
+static bool is_replaced(const struct directory *directory) {
+    const struct fw_identity *continued = &directory->continued;
+    return (continued->device != 0 || continued->inode != 0) &&
+           (continued->device != directory->device || continued->inode != directory->inode);
+}
+
 static void run_read(struct thread *thread, struct task *task) {
     struct fw_walk *walk = thread->walk;
     struct directory *directory = task->directory;
@@ -328,7 +344,8 @@ static void run_read(struct thread *thread, struct task *task) {
     }
     if (error == 0) {
         if (!directory->skipped) {
-            read_directory(thread, directory, descriptor, task->cookie);
+            uint64_t cookie = first && is_replaced(directory) ? 0 : task->cookie;
+            read_directory(thread, directory, descriptor, cookie);
         }
         directory_leave(walk, directory);
     } else if (!walk_ending(walk)) {

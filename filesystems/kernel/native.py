@@ -71,6 +71,7 @@ class NativeWalk(Walk):
         starts = ffi.new("struct fw_pending[]", len(kept))
         for start, path, directory in zip(starts, kept, directories, strict=True):
             start.path, start.path_size, start.cookie = path, len(path), directory.cookie
+            start.device, start.inode = directory.device, directory.inode
         native = ffi.new("struct fw_options *", _native_options(options))
         native.target = target
         native.excluded, native.excluded_count = excluded, len(options.excluded)
@@ -107,7 +108,9 @@ class NativeWalk(Walk):
         frontier: list[PendingDirectory] = []
         while lib.fw_frontier(self._walk, len(frontier), item):
             path = bytes(ffi.buffer(item.path, item.path_size))
-            frontier.append(PendingDirectory(path, item.cookie, self._target))
+            frontier.append(
+                PendingDirectory(path, item.cookie, self._target, item.device, item.inode)
+            )
         return frontier
 
     @property

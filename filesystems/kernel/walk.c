@@ -139,6 +139,7 @@ static int push_start(struct fw_walk *walk, size_t index, const struct fw_pendin
         return ENOMEM;
     }
     directory->start = true;
+    directory->continued = (struct fw_identity){.device = start->device, .inode = start->inode};
     directory->depth = depth;
     directory_use(walk->root);
     struct task task = {.kind = TASK_READ, .directory = directory, .cookie = start->cookie};

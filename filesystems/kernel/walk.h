@@ -43,6 +43,9 @@ struct fw_pending {
     const char *path;   /* relative to the root, not NUL-terminated; empty: the root */
     uint32_t path_size; /* bytes */
     uint64_t cookie;    /* d_off of the last name already listed; 0: from the beginning */
+    /* The directory that the cookie belongs to: where another one stands at the path by now, that
+     * one is listed from its beginning. Both 0: not known, the cookie is taken as it is. */
+    uint64_t device, inode;
 };
 
 struct fw_options {

@@ -6,6 +6,7 @@ Does not cover: what only some filesystems have (fid, layouts, changelogs).
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import itertools
 import os
@@ -198,9 +199,59 @@ class FilesystemSuite:
         assert len(frontier) == 1
         assert frontier[0].path == b""
         assert frontier[0].cookie != 0
-        with self.adapter(root).walk(frontier, options()) as walk:
-            rest = [row[0] for batch in walk for row in tuples(batch)]
-        assert sorted(first + rest) == [b"file-%07d" % i for i in range(30_000)]
+        status = os.lstat(root)
+        assert (frontier[0].device, frontier[0].inode) == (status.st_dev, status.st_ino)
+        unnamed = [dataclasses.replace(frontier[0], device=0, inode=0)]
+        for starts in (frontier, unnamed):
+            with self.adapter(root).walk(starts, options()) as walk:
+                rest = [row[0] for batch in walk for row in tuples(batch)]
+            assert sorted(first + rest) == [b"file-%07d" % i for i in range(30_000)]
+
+    def walk_into_the_middle(self, root: Path, path: bytes) -> PendingDirectory:
+        """Read one buffer of a directory of many names; return what continues it."""
+        starts = [PendingDirectory(path)]
+        with self.adapter(root).walk(starts, options(budget_rows=1, threads=1)) as walk:
+            rows = sum(batch.batch.num_rows for batch in walk)
+        (pending,) = walk.frontier
+        assert rows > 0
+        assert pending.path == path
+        assert pending.cookie != 0
+        return pending
+
+    def test_another_directory_at_the_place_of_one_read_in_part_is_listed_whole(self, root):
+        (root / "continued").mkdir()
+        make_flat(root / "continued", 6000)
+        pending = self.walk_into_the_middle(root, b"continued")
+        (root / "continued").rename(root / "before")
+        (root / "other").mkdir()
+        for i in range(6000):
+            write(root / "other" / f"other-{i}")
+        (root / "other").rename(root / "continued")
+        expected = sorted(b"continued/other-%d" % i for i in range(6000))
+        with self.adapter(root).walk([pending], options()) as walk:
+            rows = [row for batch in walk for row in tuples(batch)]
+        assert sorted(row[0] for row in rows) == expected
+        assert errors_of(rows) == {}
+        # The new directory's own continuation belongs to it: again in steps, nothing comes twice.
+        found, frontier = [], [pending]
+        while frontier:
+            with self.adapter(root).walk(frontier, options(budget_rows=1, threads=1)) as walk:
+                found += [row[0] for batch in walk for row in tuples(batch)]
+            frontier = walk.frontier
+            assert len(found) <= len(expected)
+        assert sorted(found) == expected
+
+    def test_a_continuation_that_a_walk_did_not_come_to_is_given_back_as_it_was(self, root):
+        (root / "continued").mkdir()
+        make_flat(root / "continued", 6000)
+        pending = self.walk_into_the_middle(root, b"continued")
+        (root / "first").mkdir()
+        write(root / "first" / "file")
+        starts = [PendingDirectory(b"first"), pending]
+        with self.adapter(root).walk(starts, options(budget_rows=1, threads=1)) as walk:
+            rows = [row[0] for batch in walk for row in tuples(batch)]
+        assert rows == [b"first/file"]
+        assert pending in walk.frontier
 
     def test_one_huge_directory_is_shared_among_threads(self, root):
         make_flat(root, 30_000)
