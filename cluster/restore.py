@@ -7,6 +7,7 @@ Does not cover: what lands on disk (FD plugin), which FileIndexes (shards.select
 from __future__ import annotations
 
 import os
+import stat
 import tempfile
 import time
 from collections.abc import Sequence
@@ -28,6 +29,7 @@ from shards.errors import ForebayError, UsageError
 from shards.receipts import read_receipts
 from shards.selection import JobSelection, select
 
+MARKED_MODE = 0o4700  # bacula_bridge/plugin/restore_directories.h
 RESTORE_TIMEOUT_S = 30 * 86_400.0
 COMPLAINTS = ("Warning:", "Error:", "Fatal error:")
 COMPLAINTS_MAX = 100
@@ -152,10 +154,33 @@ def restore(
             # Attributes of a directory would change while other jobs still write into it.
             for part in (contents, [directories]):
                 result.jobs += restorer.run(Path(folder), part)
+            if replace is not Replace.ALWAYS:
+                _clear_marks(place, result.tree)
     finally:
         borrowed.give_back()
     result.seconds = time.monotonic() - started
     return result
+
+
+def _clear_marks(place: Path, tree: Path) -> None:
+    """Give the directories between the place and the tree their plain mode.
+
+    No entry of the run covers them. The plugin marks what it makes, so that a later job does not
+    take it for something that was there; it cannot know which job is the last.
+    """
+    folder = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        for name in tree.relative_to(place).parts[:-1]:
+            flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+            below = os.open(name, flags, dir_fd=folder)
+            os.close(folder)
+            folder = below
+            if stat.S_IMODE(os.fstat(folder).st_mode) == MARKED_MODE:
+                os.fchmod(folder, 0o700)
+    except OSError:
+        return  # nothing was restored there, or a job has said what stands in the way
+    finally:
+        os.close(folder)
 
 
 def _select(settings: Settings, record: RunRecord, paths: Sequence[str]) -> dict[int, JobSelection]:

@@ -8,8 +8,9 @@
  * A small file was read before its attributes went out, so a change is in both.  A
  * large one has promised its size by then: if it shrank, zeros stand for what is
  * gone (a sparse one gets one zero byte at its end), for at restore a file must
- * have the size of its attributes.  If it cannot be read on, it stops there and
- * the restore will complain about its size as well.
+ * have the size of its attributes.  If it cannot be read on, it stops there: the
+ * restore reports a file that is shorter than its attributes say (restore.c) and
+ * leaves it with mode 0600 and the time of the restore.
  */
 #ifndef FOREBAY_CONTENT_H
 #define FOREBAY_CONTENT_H

@@ -11,6 +11,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -321,8 +322,33 @@ static void end_directory(struct fb_restore *r) {
                              &file->attributes, &r->report);
 }
 
+/* Whether a regular file has the size it was saved with.  The daemon compares sizes
+ * only if it is answered CORE, so that what could not be read at backup or is lost
+ * on a volume would pass for the whole file. */
+static bool has_its_size(struct fb_restore *r) {
+  struct current *file = &r->file;
+  uint64_t saved = file->attributes.stat.size, came;
+  struct stat st;
+  char shown[FB_PRINTABLE_BYTES];
+  if (fstat(file->fd, &st) < 0) {
+    say_failure(r, "its size could not be checked; restore it again", errno);
+    return false;
+  }
+  came = (uint64_t)st.st_size;
+  if (came == saved)
+    return true;
+  fb_report_error(&r->report,
+                  "%s: the backup of this file is %s: %" PRIu64 " of %" PRIu64 " bytes came; "
+                  "take it from another run",
+                  fb_printable(file->name, strlen(file->name), shown, sizeof(shown)),
+                  came < saved ? "incomplete" : "damaged", came, saved);
+  return false;
+}
+
 bRC fb_restore_end_file(struct fb_restore *r) {
   struct current *file = &r->file;
+  if (file->kind == FB_KIND_FILE && file->whole)
+    file->whole = has_its_size(r); /* if not, it is left like a file with a failed write */
   if (file->kind != FB_KIND_NONE && file->kind != FB_KIND_HARD_LINK && file->whole) {
     size_t name_len = strlen(file->name);
     const char *why = fb_attributes_shortcoming(&file->attributes);

@@ -25,6 +25,7 @@ void fb_attributes_begin(struct fb_attributes *attributes, const struct stat *re
       .stat = {.mode = record->st_mode,
                .uid = record->st_uid,
                .gid = record->st_gid,
+               .size = (uint64_t)record->st_size,
                .atime_s = record->st_atim.tv_sec,
                .mtime_s = record->st_mtim.tv_sec},
       .stream = buffer,

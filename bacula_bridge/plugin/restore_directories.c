@@ -160,6 +160,10 @@ int fb_directories_note(struct fb_directories *d, enum fb_note note, const char 
   return rc;
 }
 
+/* What is opened is a directory below the place, reached without a link.  That it is
+ * the inode of the note is not compared: the numbers of some file systems (FUSE) do
+ * not last as long as a job.  A user who may write the directory above can only move
+ * a directory here that this user may write as well. */
 void fb_directories_apply_entry(int root_fd, const char *name, size_t path_at, size_t path_len,
                                 const struct fb_attributes *attributes,
                                 struct fb_report *report) {

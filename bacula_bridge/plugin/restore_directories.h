@@ -19,7 +19,8 @@
 #define FB_MARKED_MODE 04700
 
 enum fb_note {
-  FB_NOTE_MADE = 1,     /* made as a parent: 0700 if no entry says otherwise */
+  FB_NOTE_MADE = 1,     /* made as a parent: 0700 if no entry says otherwise; only if
+                         * the job replaces always, see restore_place.c */
   FB_NOTE_LOOSENED = 2, /* u+rwx was added: back to the given mode */
   FB_NOTE_ENTRY = 3     /* in the backup: its attributes */
 };

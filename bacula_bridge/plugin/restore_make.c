@@ -91,6 +91,33 @@ static int make_link(const struct making *m, int dir_fd, const char *name) {
   return -error;
 }
 
+/* Whether fd, opened by name, is what was just made under that name: who may write
+ * the directory can move another inode there in between, and it would be given the
+ * owner of the file restored.  Where the server maps root to another user (NFS), what
+ * is made belongs to the directory's owner: that does if only the owner may write
+ * the directory, for then the owner alone can have moved the inode there. */
+static bool is_as_made(const struct making *m, int dir_fd, int fd) {
+  const struct restore_pkt *rp = m->rp;
+  bool is_link = m->kind == FB_KIND_SYMLINK;
+  mode_t type = is_link ? S_IFLNK : rp->statp.st_mode & S_IFMT;
+  struct stat st, dir;
+  if (fstat(fd, &st) < 0 || fstat(dir_fd, &dir) < 0)
+    return false;
+  if ((st.st_mode & S_IFMT) != type || st.st_nlink != 1)
+    return false;
+  if (st.st_uid != geteuid() &&
+      (st.st_uid != dir.st_uid || (dir.st_mode & (S_IWGRP | S_IWOTH)) != 0))
+    return false;
+  if (is_link) {
+    const char *wanted = rp->olname != NULL ? rp->olname : "";
+    char text[PATH_MAX];
+    ssize_t length = readlinkat(fd, "", text, sizeof(text));
+    return length >= 0 && (size_t)length == strlen(wanted) &&
+           memcmp(text, wanted, (size_t)length) == 0;
+  }
+  return (type != S_IFCHR && type != S_IFBLK) || st.st_rdev == rp->statp.st_rdev;
+}
+
 /* Makes the name in dir_fd; 0 or -errno, -EEXIST if something stands there. */
 static int make_name(const struct making *m, int dir_fd, const char *name, int *fd) {
   const struct restore_pkt *rp = m->rp;
@@ -109,7 +136,13 @@ static int make_name(const struct making *m, int dir_fd, const char *name, int *
     return -errno;
   /* O_PATH: nothing happens to a device or FIFO by it. */
   *fd = openat(dir_fd, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
-  return *fd < 0 ? -errno : 0;
+  if (*fd < 0)
+    return -errno;
+  if (is_as_made(m, dir_fd, *fd))
+    return 0;
+  close(*fd);
+  *fd = -1;
+  return -EEXIST;
 }
 
 /* As make_name, after removing what stands there if the replace mode says so. */

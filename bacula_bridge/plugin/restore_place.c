@@ -174,6 +174,9 @@ static int step(struct fb_place *place, int dir_fd, const char *path, size_t sta
       file[name_len] = '\0';
       int rc = fd == -ENOTDIR && unlinkat(dir_fd, file, 0) < 0 ? -errno : 0;
       fd = rc < 0 ? rc : make_one(dir_fd, name, name_len, take_links);
+      /* With another replace mode than always the mark must outlast the job: a later
+       * job that brings this directory's entry (shards are restored by one job each,
+       * their directories by one more) would take it for one that was there before. */
       if (fd >= 0 && take_away)
         note(place, FB_NOTE_MADE, path, end, 0);
     }

@@ -46,7 +46,7 @@ bool fb_place_relative(const struct fb_place *place, const char *name, const cha
 /* The directory dir of the place as an O_PATH descriptor that the place keeps
  * (valid until the next call), or -errno.  Missing ones are made and marked; with
  * take_away a file that stands there is removed first, and a symlink too unless the
- * place is the original one. */
+ * place is the original one, and marks that no entry covers end with the job. */
 int fb_place_directory(struct fb_place *place, const char *dir, size_t dir_len,
                        bool take_away);
 

@@ -5,7 +5,8 @@
  * hexadecimal, "-" for NULL.
  *
  *   new WHERE WORK_DIR        setid UID GID           cancel
- *   file TYPE MODE UID GID MTIME RDEV REPLACE OFNAME OLNAME   (start and create)
+ *   file TYPE MODE UID GID MTIME RDEV SIZE REPLACE OFNAME OLNAME   (start and create)
+ *   swap PATH                 another process moves PATH over the next symlink or node made
  *   data OFFSET BYTES         [SEEK,] WRITE           blob BYTES   kept for end
  *   end                       set_attributes ... end_file
  *   abandon                   the daemon gives the file up: end_file alone
@@ -21,6 +22,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "restore.h"
@@ -29,6 +31,32 @@
 #define BLOBS_MAX 128
 
 static bool is_canceled_now;
+
+/* What a user does who may write the directory, in the shortest of moments: right
+ * after the call that made the name and before the next one. */
+static char *swap_from;
+
+static void swap_in(int dir_fd, const char *name) {
+  if (swap_from != NULL && renameat(AT_FDCWD, swap_from, dir_fd, name) < 0)
+    exit(5);
+  free(swap_from);
+  swap_from = NULL;
+}
+
+/* These stand before the C library's. */
+int symlinkat(const char *target, int dir_fd, const char *name) {
+  int rc = (int)syscall(SYS_symlinkat, target, dir_fd, name);
+  if (rc == 0)
+    swap_in(dir_fd, name);
+  return rc;
+}
+
+int mknodat(int dir_fd, const char *name, mode_t mode, dev_t device) {
+  int rc = (int)syscall(SYS_mknodat, dir_fd, name, mode, (unsigned)device);
+  if (rc == 0)
+    swap_in(dir_fd, name);
+  return rc;
+}
 
 static void message(void *context, int type, const char *text) {
   (void)context;
@@ -105,9 +133,10 @@ static void start(struct core *core, char **argv) {
   rp->statp.st_mtime = strtoll(argv[5], NULL, 10);
   rp->statp.st_atime = rp->statp.st_mtime;
   rp->statp.st_rdev = strtoull(argv[6], NULL, 10);
-  rp->replace = argv[7][0];
-  unhex(argv[8], &core->ofname);
-  unhex(argv[9], &core->olname);
+  rp->statp.st_size = strtoll(argv[7], NULL, 10);
+  rp->replace = argv[8][0];
+  unhex(argv[9], &core->ofname);
+  unhex(argv[10], &core->olname);
   rp->ofname = core->ofname;
   rp->olname = core->olname;
   rp->create_status = CF_ERROR;
@@ -205,6 +234,8 @@ static void run_line(struct core *core, char *line) {
       exit(3);
   } else if (strcmp(argv[0], "cancel") == 0)
     is_canceled_now = true;
+  else if (strcmp(argv[0], "swap") == 0)
+    unhex(argv[1], &swap_from);
   else if (strcmp(argv[0], "file") == 0)
     start(core, argv);
   else if (strcmp(argv[0], "data") == 0)

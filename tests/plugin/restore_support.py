@@ -129,14 +129,22 @@ class Script:
         mtime: int = 1_000_000_000,
         link: bytes | None = None,
         data: Sequence[tuple[int, bytes]] = (),
+        size: int | None = None,
         blob: Sequence[bytes] | None = None,
         end: str = "end",
     ) -> None:
-        """Restore one file; path and the link of hard links are below the place."""
+        """Restore one file; path and the link of hard links are below the place.
+
+        Its saved size is that of the data unless size says otherwise.
+        """
         kinds = {FT_LNK: stat.S_IFLNK | 0o777, FT_DIREND: stat.S_IFDIR | 0o755}
         mode = mode if mode is not None else kinds.get(type_, stat.S_IFREG | 0o644)
         if st is None:
             st = make_stat(mode, mtime)
+        if size is None and data:
+            size = max(offset + len(content) for offset, content in data)
+        if size is not None:
+            st = with_size(st, size)
         name = self.where + b"/" + path + (b"/" if type_ == FT_DIREND and path else b"")
         if type_ == FT_LNKSAVED and link is not None:
             link = self.where + b"/" + link
@@ -148,7 +156,8 @@ class Script:
     def raw(self, type_: int, st: os.stat_result, name: bytes, link: bytes | None) -> None:
         self.lines.append(
             f"file {type_} {st.st_mode:o} {st.st_uid} {st.st_gid} {st.st_mtime_ns // 10**9}"
-            f" {st.st_rdev} {self.replace} {name.hex() or '-'} {link.hex() if link else '-'}"
+            f" {st.st_rdev} {st.st_size} {self.replace}"
+            f" {name.hex() or '-'} {link.hex() if link else '-'}"
         )
 
     def run(self, harness: Path, *, end_job: bool = True) -> Outcome:
@@ -178,14 +187,22 @@ def make_stat(
     gid: int | None = None,
     nanoseconds: int = 123_456_789,
     rdev: int = 0,
+    size: int = 0,
 ) -> os.stat_result:
     """A stat result with these attributes; nanoseconds belong to mtime and atime."""
     uid = os.geteuid() if uid is None else uid
     gid = os.getegid() if gid is None else gid
     ns = mtime * 10**9 + nanoseconds
-    values = [mode, 77, 1, 1, uid, gid, 0, mtime, mtime, mtime]
+    values = [mode, 77, 1, 1, uid, gid, size, mtime, mtime, mtime]
     # Positions 16-18 hold the times in nanoseconds, 19-21 block size, blocks and rdev.
     return os.stat_result([*values, mtime, mtime, mtime, ns, ns, ns, 4096, 0, rdev])
+
+
+def with_size(st: os.stat_result, size: int) -> os.stat_result:
+    """The same attributes with another size."""
+    values = [*st[:6], size, *st[7:10], st.st_atime, st.st_mtime, st.st_ctime]
+    nanoseconds = [st.st_atime_ns, st.st_mtime_ns, st.st_ctime_ns]
+    return os.stat_result([*values, *nanoseconds, st.st_blksize, st.st_blocks, st.st_rdev])
 
 
 class Reach:
@@ -275,3 +292,11 @@ def add_tree(script: Script, root: bytes, below: bytes, shard: tuple[int, int] =
         else:
             script.file(FT_SPEC, target, st, blob=blob)
     reach.close()
+
+
+def names(outcome: Outcome, type_: int) -> str:
+    return "\n".join(outcome.texts(type_))
+
+
+def assert_quiet(outcome: Outcome) -> None:
+    assert outcome.messages == []

@@ -18,27 +18,27 @@ from tests.plugin.restore_support import (
     CF_CREATED,
     CF_ERROR,
     CF_EXTRACT,
-    CF_SKIP,
     FT_DIREND,
     FT_LNK,
     FT_LNKSAVED,
     FT_REG,
+    FT_REGE,
     FT_SPEC,
     ITEM_LOST,
     ITEM_XATTR,
     M_ERROR,
-    M_FATAL,
     M_INFO,
     M_SKIPPED,
     M_WARNING,
     RESTORE_SOURCES,
-    Outcome,
     Script,
     add_tree,
+    assert_quiet,
     chunk,
     compile_c,
     item,
     make_stat,
+    names,
     read_xattrs,
     stat_item,
     stream,
@@ -57,38 +57,6 @@ ACL = encode_acl(
 CAPABILITY = struct.pack("<IIIII", 0x02000001, 0x400, 0, 0, 0)
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
-
-
-@pytest.fixture(scope="session")
-def harness(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    output = tmp_path_factory.mktemp("harness") / "restore"
-    return compile_c(output, "harness_restore.c", RESTORE_SOURCES, "address,undefined")
-
-
-@pytest.fixture
-def place(tmp_path: Path) -> Path:
-    tmp_path.chmod(0o755)
-    for above in tmp_path.parents:  # so that an unprivileged restore gets here
-        if os.stat(above).st_uid == os.geteuid() and above != Path("/"):
-            above.chmod(above.stat().st_mode | 0o011)
-    path = tmp_path / "place"
-    path.mkdir()
-    return path
-
-
-@pytest.fixture
-def script(place: Path) -> Script:
-    (place.parent / "work").mkdir(mode=0o777)
-    (place.parent / "work").chmod(0o777)
-    return Script(bytes(place), bytes(place.parent / "work"))
-
-
-def names(outcome: Outcome, type_: int) -> str:
-    return "\n".join(outcome.texts(type_))
-
-
-def assert_quiet(outcome: Outcome) -> None:
-    assert outcome.messages == []
 
 
 def test_a_file_comes_back_with_data_mode_owner_and_nanoseconds(harness, script, place):
@@ -124,6 +92,75 @@ def test_a_hole_at_the_end_takes_no_block(harness, script, place):
     assert (place / "hole").stat().st_blocks == 0
     with open(place / "byte", "rb") as file:
         assert os.pread(file.fileno(), 2, (1 << 30) - 2) == b"\0\1"
+
+
+# A file that does not have its saved size.
+
+
+def assert_left_as_failed(path: Path) -> None:
+    got = path.stat()
+    assert stat.S_IMODE(got.st_mode) == 0o600
+    assert got.st_mtime > 1_100_000_000
+
+
+@pytest.mark.parametrize("stream_came", [True, False])
+@pytest.mark.parametrize(
+    ("data", "came"),
+    [
+        ([], 0),
+        ([(0, b"x" * 4096)], 4096),
+        ([(1 << 20, b"x" * 10)], (1 << 20) + 10),
+        ([((1 << 20) + 99, b"\0")], (1 << 20) + 100),
+    ],
+    ids=["nothing", "the beginning", "a hole and data", "a hole"],
+)
+def test_a_file_shorter_than_it_was_saved_is_an_error_and_does_not_look_whole(
+    harness, script, place, data, came, stream_came
+):
+    saved = 5 << 20
+    blob = None if stream_came else []
+    script.file(FT_REG, b"d/short", mode=0o100755, data=data, size=saved, blob=blob)
+    script.file(FT_REG, b"d/whole", mode=0o100755, data=[(0, b"x")])
+    outcome = script.run(harness)
+    assert outcome.texts(M_ERROR) == [
+        f"{place}/d/short: the backup of this file is incomplete: {came} of {saved} bytes came;"
+        " take it from another run"
+    ]
+    assert outcome.texts(M_WARNING) == []
+    assert (place / "d/short").stat().st_size == came
+    assert_left_as_failed(place / "d/short")
+    assert stat.S_IMODE((place / "d/whole").stat().st_mode) == 0o755
+
+
+def test_a_file_longer_than_it_was_saved_is_an_error_too(harness, script, place):
+    script.file(FT_REG, b"long", mode=0o100755, data=[(0, b"hello")], size=4)
+    outcome = script.run(harness)
+    assert "long: the backup of this file is damaged: 5 of 4 bytes came" in names(outcome, M_ERROR)
+    assert_left_as_failed(place / "long")
+
+
+def test_the_size_of_the_stream_counts_not_that_of_the_record(harness, script, place):
+    st = make_stat(0o100755, size=5)
+    script.file(FT_REG, b"file", st, data=[(0, b"hello")], size=99, blob=stream_of(st))
+    assert_quiet(script.run(harness))
+    assert stat.S_IMODE((place / "file").stat().st_mode) == 0o755
+
+
+def test_empty_files_sparse_ends_and_zeros_for_what_shrank_have_their_size(harness, script, place):
+    whole = {
+        b"empty": (FT_REGE, []),
+        b"hole": (FT_REG, [((1 << 20) - 1, b"\0")]),
+        b"data and hole": (FT_REG, [(0, b"x" * 4096), ((1 << 20) - 1, b"\0")]),
+        b"shrunk": (FT_REG, [(0, b"x" * 10), (10, b"\0" * 4086)]),
+        b"one zero": (FT_REG, [(0, b"\0")]),
+    }
+    for name, (kind, data) in whole.items():
+        script.file(kind, name, mode=0o100755, data=data)
+    assert_quiet(script.run(harness))
+    for name in whole:
+        got = (place / name.decode()).stat()
+        assert stat.S_IMODE(got.st_mode) == 0o755
+        assert got.st_mtime_ns == make_stat(0).st_mtime_ns
 
 
 def test_symlinks_fifos_and_hard_links_come_back(harness, script, place):
@@ -165,7 +202,7 @@ def test_owners_up_to_the_largest_id_and_xattrs_of_every_space_come_back(harness
         b"security.capability": CAPABILITY,
         ACCESS_ACL: ACL,
     }
-    st = make_stat(0o104770, uid=2**32 - 2, gid=2**32 - 2)
+    st = make_stat(0o104770, uid=2**32 - 2, gid=2**32 - 2, size=1)
     script.file(FT_REG, b"file", st, blob=stream_of(st, xattrs), data=[(0, b"x")])
     outcome = script.run(harness)
     got = (place / "file").stat()
@@ -189,281 +226,6 @@ def test_every_kind_of_tree_comes_back_without_a_difference(harness, script, pla
         remove_tree(tree)
 
 
-# Replace modes.
-
-OLDER, SAVED, NEWER = 900_000_000, 1_000_000_000, 1_100_000_000
-
-
-@pytest.mark.parametrize(
-    ("replace", "there", "restored"),
-    [
-        ("a", OLDER, True),
-        ("a", NEWER, True),
-        ("w", OLDER, True),
-        ("w", SAVED, False),
-        ("w", NEWER, False),
-        ("o", OLDER, False),
-        ("o", SAVED, False),
-        ("o", NEWER, True),
-        ("n", OLDER, False),
-        ("n", NEWER, False),
-        ("?", OLDER, False),
-    ],
-)
-@pytest.mark.parametrize("kind", ["file", "symlink", "hard link"])
-def test_replace_modes_decide_like_bacula(harness, script, place, replace, there, restored, kind):
-    script.replace = replace
-    (place / "file").write_text("old")
-    os.link(place / "file", place / "other name")
-    os.utime(place / "file", (there, there))
-    (place / "first").write_text("first")
-    if kind == "file":
-        script.file(FT_REG, b"file", make_stat(0o100644, SAVED), data=[(0, b"new")])
-    elif kind == "symlink":
-        script.file(FT_LNK, b"file", make_stat(0o120777, SAVED), link=b"new")
-    else:
-        script.file(FT_LNKSAVED, b"file", make_stat(0o100644, SAVED), link=b"first", blob=[])
-    outcome = script.run(harness)
-    content = os.readlink(place / "file") if kind == "symlink" and restored else None
-    content = content or (place / "file").read_text()
-    assert content == ({"hard link": "first"}.get(kind, "new") if restored else "old")
-    assert (outcome.created == [CF_SKIP]) == (not restored)
-    assert len(outcome.texts(M_SKIPPED)) == (0 if restored else 1)
-    # The old inode is not written to: its other name keeps the contents.
-    assert (place / "other name").read_text() == "old"
-
-
-@pytest.mark.parametrize("replace", ["a", "w", "o", "n"])
-def test_what_is_missing_is_restored_in_every_mode(harness, script, place, replace):
-    script.replace = replace
-    script.file(FT_REG, b"a/b/file", data=[(0, b"new")])
-    script.file(FT_DIREND, b"a/b", mode=0o40555)
-    script.file(FT_DIREND, b"a", mode=0o40511)
-    outcome = script.run(harness)
-    assert (place / "a/b/file").read_text() == "new"
-    assert [stat.S_IMODE((place / p).stat().st_mode) for p in ("a", "a/b")] == [0o511, 0o555]
-    assert (place / "a").stat().st_mtime_ns == make_stat(0).st_mtime_ns
-    assert_quiet(outcome)
-
-
-@pytest.mark.parametrize(("replace", "skipped"), [("a", 0), ("w", 1), ("o", 0), ("n", 1)])
-def test_an_existing_directory_is_judged_like_a_file(harness, script, place, replace, skipped):
-    script.replace = replace
-    (place / "d").mkdir(mode=0o700)
-    script.file(FT_DIREND, b"d", mode=0o40750)  # saved long before now
-    outcome = script.run(harness)
-    assert outcome.created == [CF_SKIP if skipped else CF_CREATED]
-    assert stat.S_IMODE((place / "d").stat().st_mode) == (0o700 if skipped else 0o750)
-
-
-@pytest.mark.parametrize("replace", ["a", "w", "o", "n"])
-def test_a_symlink_above_a_target_never_leads_out(harness, script, place, tmp_path, replace):
-    outside = tmp_path / "outside"
-    outside.mkdir()
-    (outside / "file").write_text("victim")
-    before = outside.stat().st_mtime_ns
-    (place / "d").symlink_to(outside)
-    script.replace = replace
-    script.file(FT_REG, b"d/file", make_stat(0o100644, 2**33), data=[(0, b"new")])
-    script.file(FT_REG, b"d/e/file", make_stat(0o100644, 2**33), data=[(0, b"new")])
-    script.file(FT_LNKSAVED, b"d/linked", make_stat(0o100644, 2**33), link=b"d/file", blob=[])
-    outcome = script.run(harness)
-    assert (outside / "file").read_text() == "victim"
-    assert sorted(os.listdir(outside)) == ["file"]
-    assert outside.stat().st_mtime_ns == before
-    if replace == "a":
-        assert (place / "d/file").read_text() == (place / "d/e/file").read_text() == "new"
-        assert not (place / "d").is_symlink()
-        assert_quiet(outcome)
-    else:
-        assert outcome.created == [CF_ERROR] * 3
-        assert (place / "d").is_symlink()
-        assert "d/file: a symlink stands" in names(outcome, M_ERROR)
-
-
-def test_in_the_original_place_a_symlink_above_is_an_error(harness, script, place, tmp_path):
-    """/home may be a link on this machine by its administrator's will: it stays."""
-    outside = tmp_path / "outside"
-    outside.mkdir()
-    (place / "d").symlink_to(outside)
-    below = os.fsencode(place).lstrip(b"/")
-    script.where = b""
-    script.file(FT_REG, below + b"/d/file", make_stat(0o100644, 2**33), data=[(0, b"new")])
-    script.file(FT_DIREND, below + b"/d", mode=0o40700)
-    script.file(FT_REG, below + b"/file", make_stat(0o100644, 2**33), data=[(0, b"new")])
-    outcome = script.run(harness)
-    assert outcome.created == [CF_ERROR, CF_ERROR, CF_EXTRACT]
-    assert os.readlink(place / "d") == str(outside)
-    assert os.listdir(outside) == []
-    assert (place / "file").read_text() == "new"
-
-
-@pytest.mark.parametrize("replace", ["a", "w", "o", "n"])
-def test_a_symlink_at_a_target_is_never_written_through(harness, script, place, tmp_path, replace):
-    victim = tmp_path / "victim"
-    victim.write_text("victim")
-    for name in ("file", "fifo", "link"):
-        (place / name).symlink_to(victim)
-    script.replace = replace
-    script.file(FT_REG, b"file", make_stat(0o100600, 2**33), data=[(0, b"new")])
-    script.file(FT_SPEC, b"fifo", make_stat(stat.S_IFIFO | 0o600, 2**33))
-    script.file(FT_LNK, b"link", make_stat(0o120777, 2**33), link=b"x")
-    outcome = script.run(harness)
-    assert victim.read_text() == "victim"
-    assert stat.S_IMODE(victim.stat().st_mode) == 0o644
-    if replace in "aw":
-        assert (place / "file").read_text() == "new"
-        assert not (place / "file").is_symlink()
-        assert os.readlink(place / "link") == "x"
-        assert_quiet(outcome)
-    else:
-        assert outcome.created == [CF_SKIP] * 3
-
-
-@pytest.mark.parametrize(
-    ("replace", "status"), [("a", CF_CREATED), ("o", CF_ERROR), ("n", CF_SKIP)]
-)
-def test_a_symlink_where_a_directory_must_be(harness, script, place, tmp_path, replace, status):
-    outside = tmp_path / "outside"
-    outside.mkdir(mode=0o755)
-    (place / "d").symlink_to(outside)
-    script.replace = replace
-    script.file(FT_DIREND, b"d", mode=0o40700)
-    outcome = script.run(harness)
-    assert outcome.created == [status]
-    assert (place / "d").is_symlink() == (replace != "a")
-    assert stat.S_IMODE(outside.stat().st_mode) == 0o755
-
-
-def test_a_directory_in_the_way_is_removed_only_if_it_is_empty(harness, script, place):
-    (place / "empty").mkdir()
-    (place / "full").mkdir()
-    (place / "full" / "kept").write_text("kept")
-    script.file(FT_REG, b"empty", data=[(0, b"new")])
-    script.file(FT_REG, b"full", data=[(0, b"new")])
-    outcome = script.run(harness)
-    assert outcome.created == [CF_EXTRACT, CF_ERROR]
-    assert (place / "empty").read_text() == "new"
-    assert (place / "full" / "kept").read_text() == "kept"
-    assert f"{place}/full: a directory that is not empty" in names(outcome, M_ERROR)
-
-
-def test_a_file_in_the_way_of_a_directory_is_removed(harness, script, place):
-    (place / "d").write_text("old")
-    (place / "e").write_text("old")
-    script.file(FT_REG, b"d/file", data=[(0, b"new")])
-    script.file(FT_DIREND, b"e", mode=0o40750)
-    assert_quiet(script.run(harness))
-    assert (place / "d/file").read_text() == "new"
-    assert stat.S_IMODE((place / "e").stat().st_mode) == 0o750
-
-
-def test_a_second_restore_over_the_first_changes_nothing(harness, script, place):
-    script.file(FT_REG, b"one", data=[(0, b"1")])
-    script.file(FT_LNKSAVED, b"two", link=b"one", blob=[])
-    script.file(FT_LNKSAVED, b"two", link=b"one", blob=[])  # already the same inode
-    script.file(FT_DIREND, b"d", mode=0o40555)
-    assert_quiet(script.run(harness))
-    assert_quiet(script.run(harness))
-    assert (place / "one").stat().st_nlink == 2
-    assert stat.S_IMODE((place / "d").stat().st_mode) == 0o555
-
-
-# The restore place.
-
-
-def test_the_place_is_made_and_may_be_reached_through_a_symlink(harness, script, place):
-    (place / "real").mkdir()
-    (place / "link").symlink_to("real")
-    script.where = bytes(place) + b"/link/new/deep"
-    script.file(FT_REG, b"file", data=[(0, b"x")])
-    assert_quiet(script.run(harness))
-    assert (place / "real/new/deep/file").read_text() == "x"
-
-
-@pytest.mark.parametrize("where", [b"", b"/"])
-def test_without_where_names_are_absolute(harness, script, place, where):
-    root = script.where
-    script.where = b""
-    script.file(FT_REG, root[1:] + b"/a/file", data=[(0, b"x")])
-    script.where = where
-    assert_quiet(script.run(harness))
-    assert (place / "a/file").read_text() == "x"
-
-
-def test_a_slash_at_the_end_of_where_makes_no_difference(harness, script, place):
-    script.file(FT_REG, b"file", data=[(0, b"x")])
-    script.where += b"/"
-    assert_quiet(script.run(harness))
-    assert (place / "file").read_text() == "x"
-
-
-def test_a_place_that_cannot_be_made_is_fatal_once(harness, script, place):
-    (place / "file").write_text("")
-    script.where = bytes(place) + b"/file/below"
-    script.file(FT_REG, b"a")
-    script.file(FT_REG, b"b")
-    outcome = script.run(harness)
-    assert outcome.created == [CF_ERROR, CF_ERROR]
-    assert len(outcome.texts(M_FATAL)) == 1
-
-
-@pytest.mark.parametrize(
-    "name", [b"../x", b"a/../../x", b"./x", b"a//x", b"a/./x", b"", b"a/", b"..", b"."]
-)
-def test_names_that_are_no_plain_paths_are_refused(harness, script, place, name):
-    script.file(FT_REG, name, data=[(0, b"x")])
-    outcome = script.run(harness)
-    assert outcome.created == [CF_ERROR]
-    assert len(outcome.texts(M_ERROR)) == 1
-    assert os.listdir(place) == []
-    assert not (place.parent / "x").exists()
-
-
-def test_a_name_outside_of_where_is_refused(harness, script, place):
-    for name in (bytes(place) + b"2/x", b"/tmp/x", b"x", bytes(place)):
-        script.raw(FT_REG, make_stat(0o100644), name, None)
-        script.lines.append("end")
-    outcome = script.run(harness)
-    assert outcome.created == [CF_ERROR] * 4
-    assert os.listdir(place) == []
-
-
-def test_names_of_255_bytes_and_paths_past_path_max_come_back(harness, script, place):
-    deep = b"/".join([b"n" * 255] * 30)
-    script.file(FT_REG, deep + b"/file", data=[(0, b"x")])
-    script.file(FT_DIREND, deep, mode=0o40711)
-    script.file(FT_REG, b"m" * 256)
-    outcome = script.run(harness)
-    assert outcome.created == [CF_EXTRACT, CF_CREATED, CF_ERROR]
-    descriptor = os.open(place, os.O_RDONLY)
-    for _ in range(30):
-        descriptor = os.open(b"n" * 255, os.O_RDONLY, dir_fd=descriptor)
-    assert os.listdir(descriptor) == ["file"]
-    assert stat.S_IMODE(os.fstat(descriptor).st_mode) == 0o711
-    subprocess.run(["rm", "-rf", place / ("n" * 255)], check=True)
-
-
-def test_control_characters_and_broken_utf8_are_escaped_in_messages(harness, script, place):
-    (place / "d").mkdir()
-    name = "é\n\x1b[31m\\".encode() + b"\xff"
-    (place / os.fsdecode(name)).mkdir()
-    (place / os.fsdecode(name) / "x").write_text("")
-    script.file(FT_REG, name)
-    outcome = script.run(harness)
-    assert f"{place}/é\\x0a\\x1b[31m\\x5c\\xff: a directory" in names(outcome, M_ERROR)
-
-
-def test_a_missing_first_name_is_an_error_with_both_names(harness, script, place):
-    script.file(FT_LNKSAVED, b"two", link=b"one", blob=[])
-    script.file(FT_LNKSAVED, b"three", link=b"../../etc/passwd", blob=[])
-    outcome = script.run(harness)
-    assert outcome.created == [CF_ERROR] * 2
-    said = names(outcome, M_ERROR)
-    assert f"{place}/two: could not be made a hard link to {place}/one" in said
-    assert "restore both" in said
-
-
 # Directories.
 
 
@@ -473,6 +235,30 @@ def test_parents_without_an_entry_become_0700_and_the_others_what_was_saved(harn
     script.run(harness)
     modes = [stat.S_IMODE((place / p).stat().st_mode) for p in ("a", "a/b", "a/b/c")]
     assert modes == [0o700, 0o751, 0o700]
+
+
+@pytest.mark.parametrize("replace", ["a", "w", "o", "n"])
+def test_a_later_job_gives_directories_that_earlier_ones_made_their_attributes(
+    harness, script, place, replace
+):
+    """The shards are restored by a job each, their directories by one more."""
+    script.replace = replace
+    for shard in range(2):
+        script.lines.clear()
+        script.file(FT_REG, b"a/b/file %d" % shard, data=[(0, b"x")])
+        assert_quiet(script.run(harness))
+        left = stat.S_IMODE((place / "a/b").stat().st_mode)
+        assert left == (0o700 if replace == "a" else 0o4700)
+    script.lines.clear()
+    for path in (b"a/b", b"a"):
+        script.file(FT_DIREND, path, mode=0o40555)
+    outcome = script.run(harness)
+    assert outcome.created == [CF_CREATED] * 2
+    for path in ("a", "a/b"):
+        got = (place / path).stat()
+        assert stat.S_IMODE(got.st_mode) == 0o555
+        assert got.st_mtime_ns == make_stat(0).st_mtime_ns
+    assert_quiet(outcome)
 
 
 def test_the_later_of_two_entries_of_a_directory_wins(harness, script, place):
@@ -614,7 +400,7 @@ def test_without_room_for_notes_directories_are_set_at_once(harness, script, pla
 
 
 def damaged_streams() -> dict[str, list[bytes]]:
-    st = make_stat(0o100640)
+    st = make_stat(0o100640, size=1)
     stat_one = stat_item(st)
     xattrs = [item(ITEM_XATTR, b"user.%d" % i, bytes([i]) * 60_000) for i in range(10)]
     whole = stream([stat_one, *xattrs])

@@ -1,6 +1,7 @@
 """A restore over what is there: replace modes, planted links, several shards in one place."""
 
 import os
+import stat
 
 import pytest
 
@@ -89,6 +90,17 @@ def test_replace_modes_are_bacula_s(installation, run, tree, tmp_path, mode, kep
     assert (target / "d0" / "f2").read_text() == "saved 0 2"
     assert (target / "d5" / "f7").stat().st_mtime_ns == (tree / "d5" / "f7").stat().st_mtime_ns
     assert (target / "d5").stat().st_mtime_ns == (tree / "d5").stat().st_mtime_ns
+
+
+def test_no_mode_leaves_marks_on_the_directories_above(installation, run, tree, tmp_path):
+    place = tmp_path / "place"
+    restore(installation, place, "--replace", "never")
+    above = restored(place, tree).parent
+    while above != place:
+        assert stat.S_IMODE(above.stat().st_mode) == 0o700
+        above = above.parent
+    differences = compare_trees(tree, restored(place, tree))
+    assert not differences, format_differences(differences)
 
 
 def test_in_place_needs_the_flag_and_brings_back_what_was_lost(installation, run, tree):
