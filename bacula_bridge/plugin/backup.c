@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 
 #include "content.h"
 #include "log.h"
@@ -125,6 +126,24 @@ static bool prepare_link(struct fb_backup *b, struct fb_prefetch *item) {
   return b->is_link;
 }
 
+/* It is no fault of the file, and the next ones would fare the same. */
+static void fail_without_descriptors(struct fb_backup *b, int error) {
+  char reason[FB_ERROR_BYTES], name[FB_PRINTABLE_BYTES];
+  struct rlimit limit = {0, 0};
+  fb_escape_text(b->fname, strlen(b->fname), name);
+  getrlimit(RLIMIT_NOFILE, &limit);
+  if (error == ENFILE)
+    snprintf(reason, sizeof reason,
+             "cannot open %.600s: the machine is at its limit of open files: raise fs.file-max "
+             "(sysctl) and run the job again", name);
+  else
+    snprintf(reason, sizeof reason,
+             "cannot open %.600s: the File Daemon is at its limit of %ju open files: raise "
+             "LimitNOFILE of the File Daemon's service, restart it and run the job again",
+             name, (uintmax_t)limit.rlim_cur);
+  fb_session_fail(b->session, reason);
+}
+
 enum decision { SEND, LEFT_OUT, BROKEN };
 
 /* What becomes of the head entry. */
@@ -134,6 +153,7 @@ static enum decision decide(struct fb_backup *b, struct fb_prefetch *item) {
     fb_session_fail(b->session, "no memory for a file name");
     return BROKEN;
   }
+  fb_log_not_descended(&b->log, b->fname, e);
   if (e->error != 0) {
     fb_log_scan_error(&b->log, b->fname, e);
     return leave_out(b, item, FB_SCAN_ERROR, e->error) ? LEFT_OUT : BROKEN;
@@ -149,6 +169,10 @@ static enum decision decide(struct fb_backup *b, struct fb_prefetch *item) {
     return SEND;
   if (!fb_session_is_up(b->session))
     return BROKEN;
+  if (item->retry == FB_RETRY_DESCRIPTOR) {
+    fail_without_descriptors(b, item->error);
+    return BROKEN;
+  }
   fb_log_not_saved(&b->log, b->fname, item->status, item->error);
   return leave_out(b, item, item->status, item->error) ? LEFT_OUT : BROKEN;
 }
@@ -331,9 +355,9 @@ static void remember_first(struct fb_backup *b, const struct fb_prefetch *item) 
 /* The status of what was sent, and its one warning. */
 static void judge(struct fb_backup *b, struct fb_prefetch *item) {
   if (b->is_link) {
-    bool moved = fb_stat_moved(&b->first.st, &item->st);
-    item->status = moved ? FB_CHANGED : FB_LINK;
-    if (moved)
+    /* It is a link all the same; the ctime in the receipt keeps it due. */
+    item->status = FB_LINK;
+    if (fb_stat_moved(&b->first.st, &item->st))
       fb_log_changed(&b->log, b->fname);
     return;
   }

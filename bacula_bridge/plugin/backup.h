@@ -19,6 +19,8 @@
 #define FB_MESSAGE_FILE_WARNING M_ERROR
 /* Lines about single files in one job log; the run's report has them all. */
 #define FB_FILE_WARNINGS_SAID_MAX 100
+/* Lines about mount points and Forebay's own directories in one job log. */
+#define FB_NOT_DESCENDED_SAID_MAX 100
 
 struct fb_backup;
 

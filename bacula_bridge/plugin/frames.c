@@ -16,7 +16,8 @@
 
 #define PAYLOAD_BYTES_FIRST 65536
 #define ENTRY_FLAGS_KNOWN \
-  (FB_ENTRY_DELETED | FB_ENTRY_LIST_FAILED | FB_ENTRY_STAT_FAILED | FB_ENTRY_PATH_TOO_LONG)
+  (FB_ENTRY_DELETED | FB_ENTRY_LIST_FAILED | FB_ENTRY_STAT_FAILED | FB_ENTRY_PATH_TOO_LONG | \
+   FB_ENTRY_MOUNT_POINT | FB_ENTRY_EXCLUDED)
 
 __attribute__((format(printf, 2, 3))) static int refuse(char *error, const char *fmt, ...) {
   va_list args;
@@ -151,6 +152,14 @@ int fb_accept_parse(const struct fb_frame *frame, struct fb_accept *accept, char
   if (accept->window_entries < 1 || accept->window_entries > FB_WINDOW_ENTRIES_MAX)
     return refuse(error, "ACCEPT sets a window of %" PRIu32 " entries; 1 to %u are allowed",
                   accept->window_entries, FB_WINDOW_ENTRIES_MAX);
+  if (accept->prefetch_bytes < FB_PREFETCH_BYTES_MIN ||
+      accept->prefetch_bytes > FB_PREFETCH_BYTES_MAX)
+    return refuse(error, "ACCEPT sets %" PRIu64 " bytes of prefetch; %" PRIu64 " to %" PRIu64
+                  " are allowed", accept->prefetch_bytes, FB_PREFETCH_BYTES_MIN,
+                  FB_PREFETCH_BYTES_MAX);
+  if (accept->large_file_bytes < 1 || accept->large_file_bytes > FB_LARGE_FILE_BYTES_MAX)
+    return refuse(error, "ACCEPT calls files of %" PRIu64 " bytes large; 1 to %" PRIu64
+                  " are allowed", accept->large_file_bytes, FB_LARGE_FILE_BYTES_MAX);
   if (accept->root[0] != '/')
     return refuse(error, "the root in ACCEPT is not an absolute path");
   while (accept->root_len > 1 && accept->root[accept->root_len - 1] == '/')

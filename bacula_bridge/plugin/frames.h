@@ -32,6 +32,9 @@
 #define FB_RUN_ID_BYTES_MAX 255
 #define FB_THREADS_MAX 256
 #define FB_WINDOW_ENTRIES_MAX 1048576
+#define FB_PREFETCH_BYTES_MIN ((uint64_t)1 << 20)
+#define FB_PREFETCH_BYTES_MAX ((uint64_t)4 << 30)
+#define FB_LARGE_FILE_BYTES_MAX ((uint64_t)64 << 20)
 #define FB_ERROR_BYTES 1024
 /* HELLO: fixed part and four strings. */
 #define FB_HELLO_STRING_BYTES_MAX 1024
@@ -55,7 +58,9 @@ enum fb_entry_flag {
   FB_ENTRY_DELETED = 0x1,
   FB_ENTRY_LIST_FAILED = 0x2,
   FB_ENTRY_STAT_FAILED = 0x4,
-  FB_ENTRY_PATH_TOO_LONG = 0x8
+  FB_ENTRY_PATH_TOO_LONG = 0x8,
+  FB_ENTRY_MOUNT_POINT = 0x10, /* another filesystem's root is all that is recorded */
+  FB_ENTRY_EXCLUDED = 0x20     /* holds Forebay's own state: nothing below is recorded */
 };
 
 enum fb_status {

@@ -16,6 +16,7 @@ void fb_log_init(struct fb_log *log, const struct fb_host *host,
                  const struct fb_command *command) {
   log->host = host;
   log->warnings = 0;
+  log->not_descended = 0;
   snprintf(log->label, sizeof log->label, "dataset %s, shard %" PRIu32 "/%" PRIu32,
            command->dataset, command->shard, command->shard_count);
 }
@@ -75,7 +76,24 @@ void fb_log_lost_xattrs(struct fb_log *log, const char *fname, unsigned count, i
        text_of(error, buffer));
 }
 
+void fb_log_not_descended(struct fb_log *log, const char *fname, const struct fb_entry *entry) {
+  char name[FB_PRINTABLE_BYTES];
+  if ((entry->flags & (FB_ENTRY_MOUNT_POINT | FB_ENTRY_EXCLUDED)) == 0)
+    return;
+  if (++log->not_descended > FB_NOT_DESCENDED_SAID_MAX)
+    return;
+  fb_say(log->host, M_INFO, "forebay: %s: %s", fb_escape_text(fname, strlen(fname), name),
+         (entry->flags & FB_ENTRY_MOUNT_POINT) != 0
+             ? "another filesystem is mounted here and is not part of this backup"
+             : "left out, it holds Forebay's own state");
+}
+
 void fb_log_summary(const struct fb_log *log, uint64_t files, uint64_t bytes, uint64_t sockets) {
+  if (log->not_descended > FB_NOT_DESCENDED_SAID_MAX)
+    fb_say(log->host, M_INFO,
+           "forebay: %s: %" PRIu64 " more mount points and directories of Forebay's own state are "
+           "not part of this backup",
+           log->label, log->not_descended - FB_NOT_DESCENDED_SAID_MAX);
   fb_say(log->host, M_INFO,
          "forebay: %s: complete: %" PRIu64 " names sent, %" PRIu64 " bytes of data, %" PRIu64
          " warnings, %" PRIu64 " sockets left out",

@@ -74,6 +74,8 @@ static void fail_with(struct fb_prefetch *item, int error) {
     fail(item, FB_REPLACED, error); /* a symlink or a socket stands in its place */
   else
     fail(item, FB_UNREADABLE, error);
+  if (error == EMFILE || error == ENFILE) /* says nothing about the file */
+    item->retry = FB_RETRY_DESCRIPTOR;
 }
 
 static int open_entry(const struct fb_entry *e, int root_fd, bool name_only) {
@@ -101,14 +103,14 @@ static void read_target(struct fb_prefetch *item, int fd) {
     item->target[n] = 0;
 }
 
-static int add_extent(struct fb_prefetch *item, size_t *capacity, uint64_t offset, uint64_t size) {
-  if (item->extent_count == *capacity) {
-    size_t grown = *capacity ? *capacity * 2 : EXTENTS_FIRST;
+static int add_extent(struct fb_prefetch *item, uint64_t offset, uint64_t size) {
+  if (item->extent_count == item->extent_capacity) {
+    size_t grown = item->extent_capacity ? item->extent_capacity * 2 : EXTENTS_FIRST;
     struct fb_extent *extents = realloc(item->extents, grown * sizeof *extents);
     if (extents == NULL)
       return -ENOMEM;
     item->extents = extents;
-    *capacity = grown;
+    item->extent_capacity = grown;
   }
   item->extents[item->extent_count++] = (struct fb_extent){offset, size};
   return 0;
@@ -142,14 +144,13 @@ static bool read_piece(struct fb_prefetch *item, int fd, const atomic_bool *stop
 static void read_sparse(struct fb_prefetch *item, int fd, const atomic_bool *stop) {
   const uint64_t size = (uint64_t)item->st.st_size;
   uint64_t offset = 0, end = 0, data_end = 0;
-  size_t capacity = 0;
   while (fb_next_extent(fd, size, &offset, &end)) {
     size_t before = item->data_size;
     bool whole = read_piece(item, fd, stop, offset, end - offset);
     size_t got = item->data_size - before;
     if (item->status == FB_UNREADABLE)
       return;
-    if (got > 0 && add_extent(item, &capacity, offset, got) < 0) {
+    if (got > 0 && add_extent(item, offset, got) < 0) {
       fail(item, FB_UNREADABLE, ENOMEM);
       return;
     }
@@ -164,7 +165,7 @@ static void read_sparse(struct fb_prefetch *item, int fd, const atomic_bool *sto
   if (data_end >= (uint64_t)item->st.st_size)
     return;
   item->data[item->data_size++] = 0;
-  if (add_extent(item, &capacity, (uint64_t)item->st.st_size - 1, 1) < 0)
+  if (add_extent(item, (uint64_t)item->st.st_size - 1, 1) < 0)
     fail(item, FB_UNREADABLE, ENOMEM);
 }
 
@@ -195,6 +196,17 @@ static bool has_hole(int fd, const struct stat *st) {
   return hole >= 0 && hole < st->st_size;
 }
 
+/* A value is read into room for the longest one: what is left over goes back. */
+static void trim_blob(struct fb_blob *blob) {
+  if (blob->capacity <= BLOB_KEEP_BYTES_MAX || blob->size == 0)
+    return;
+  uint8_t *data = realloc(blob->data, blob->size);
+  if (data == NULL)
+    return;
+  blob->data = data;
+  blob->capacity = blob->size;
+}
+
 /* Leaves the descriptor to the item if the content is still to be read. */
 static void fill_from(struct fb_prefetch *item, const struct fb_prefetch_source *source, int fd,
                       const struct statx *stx) {
@@ -212,10 +224,52 @@ static void fill_from(struct fb_prefetch *item, const struct fb_prefetch_source 
   if (item->status != FB_SAVED && item->status != FB_CHANGED)
     return;
   int rc = fb_blob_build(&item->blob, fd, &item->st, stx, &item->lost_xattrs, &item->lost_errno);
+  trim_blob(&item->blob);
   if (rc < 0)
     fail(item, FB_UNREADABLE, -rc);
   else if (item->large)
     item->fd = fd;
+}
+
+void fb_prefetch_source_set_root(struct fb_prefetch_source *source, int root_fd) {
+  struct statx stx;
+  source->root_fd = root_fd;
+  source->root_mount_known = statx(root_fd, "", AT_EMPTY_PATH, STATX_MNT_ID, &stx) == 0 &&
+                             (stx.stx_mask & STATX_MNT_ID) != 0;
+  source->root_mount = source->root_mount_known ? stx.stx_mnt_id : 0;
+}
+
+static int read_attributes(int fd, struct statx *stx) {
+  const unsigned mask = STATX_BASIC_STATS | STATX_BTIME | STATX_MNT_ID;
+  return statx(fd, "", AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW, mask, stx) < 0 ? -errno : 0;
+}
+
+/* Is it what the scan saw?  An inode number says so on the root's filesystem only,
+ * but for what the scan itself found to be mounted there. */
+static bool is_expected(const struct fb_entry *e, const struct fb_prefetch_source *source,
+                        const struct statx *stx) {
+  bool elsewhere = source->root_mount_known && (stx->stx_mask & STATX_MNT_ID) != 0 &&
+                   stx->stx_mnt_id != source->root_mount &&
+                   (e->flags & FB_ENTRY_MOUNT_POINT) == 0;
+  return !elsewhere && stx->stx_ino == e->ino && (stx->stx_mode & S_IFMT) == (e->mode & S_IFMT);
+}
+
+/* A lease of another process (Samba, the NFS server) is being broken by our open. */
+static void fail_leased(struct fb_prefetch *item, const struct fb_prefetch_source *source) {
+  const struct fb_entry *e = &item->entry;
+  struct statx stx;
+  int fd = fb_open_beneath(source->root_fd, e->path, e->path_len, O_PATH, 0);
+  int rc = fd < 0 ? fd : read_attributes(fd, &stx);
+  if (rc < 0) {
+    fail_with(item, -rc);
+  } else if (!is_expected(e, source, &stx)) {
+    fail(item, FB_REPLACED, 0);
+  } else {
+    fail(item, FB_UNREADABLE, EAGAIN);
+    item->retry = FB_RETRY_LEASE;
+  }
+  if (fd >= 0)
+    close(fd);
 }
 
 void fb_prefetch_fill(struct fb_prefetch *item, const struct fb_prefetch_source *source, bool name_only) {
@@ -223,18 +277,23 @@ void fb_prefetch_fill(struct fb_prefetch *item, const struct fb_prefetch_source 
   struct statx stx;
   item->status = FB_SAVED;
   item->error = 0;
+  item->retry = FB_RETRY_NONE;
   item->needs_data = name_only;
   int fd = open_entry(e, source->root_fd, name_only);
+  if (fd == -EAGAIN && S_ISREG(e->mode)) {
+    fail_leased(item, source);
+    return;
+  }
   if (fd < 0) {
     fail_with(item, -fd);
     return;
   }
-  if (statx(fd, "", AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW, STATX_BASIC_STATS | STATX_BTIME, &stx) <
-      0) {
-    fail_with(item, errno);
+  int rc = read_attributes(fd, &stx);
+  if (rc < 0) {
+    fail_with(item, -rc);
   } else {
     stat_from_statx(&item->st, &stx);
-    if (item->st.st_ino != e->ino || (item->st.st_mode & S_IFMT) != (e->mode & S_IFMT))
+    if (!is_expected(e, source, &stx))
       fail(item, FB_REPLACED, 0);
     else if (!name_only)
       fill_from(item, source, fd, &stx);

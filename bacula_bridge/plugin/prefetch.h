@@ -2,9 +2,10 @@
  *
  * One entry, opened and read ahead: what Bacula is going to get of it.
  *
- * Covers: open below the root, the check that it is the inode the entry tells,
- * attributes, the whole content of a small file.  Does not cover: the content of a
- * large one (chunks.c), order and memory over several entries (reader.c).
+ * Covers: open below the root, the check that it is the inode the entry tells and on
+ * the root's filesystem, attributes, the whole content of a small file.  Does not
+ * cover: the content of a large one (chunks.c), order and memory over several
+ * entries (reader.c).
  */
 #ifndef FOREBAY_PREFETCH_H
 #define FOREBAY_PREFETCH_H
@@ -18,6 +19,9 @@
 
 #include "blob.h"
 #include "frames.h"
+
+/* Why an entry could not be opened yet. */
+enum fb_retry { FB_RETRY_NONE, FB_RETRY_DESCRIPTOR, FB_RETRY_LEASE };
 
 /* A piece of content; the pieces of a small file stand one behind the other. */
 struct fb_extent {
@@ -33,6 +37,7 @@ struct fb_prefetch {
   bool sparse;           /* the content goes with offsets */
   enum fb_status status; /* SAVED, CHANGED or why nothing can be sent */
   int error;             /* errno, positive */
+  enum fb_retry retry;   /* what error may pass with, if asked again */
   unsigned lost_xattrs;
   int lost_errno;
   int fd; /* -1 unless large */
@@ -42,19 +47,24 @@ struct fb_prefetch {
   uint8_t *data;
   size_t data_size;
   struct fb_extent *extents; /* NULL: one extent at 0 */
-  size_t extent_count;
+  size_t extent_count, extent_capacity;
   uint8_t hash[16];
   uint64_t reserved_bytes; /* of the reader's memory */
 };
 
 struct fb_prefetch_source {
   int root_fd;
+  bool root_mount_known; /* not before Linux 5.8 */
+  uint64_t root_mount;
   uint64_t large_file_bytes;
   const atomic_bool *stop;
 };
 
+/* Sets the root's descriptor, which stays the caller's, and its mount. */
+void fb_prefetch_source_set_root(struct fb_prefetch_source *source, int root_fd);
 /* Opens and reads; a regular file that needs more than reserved_bytes or has
- * large_file_bytes becomes large.  name_only: opens and checks, no more. */
+ * large_file_bytes becomes large.  name_only: opens and checks, no more.  With
+ * item->retry set nothing is held, and it may be called again. */
 void fb_prefetch_fill(struct fb_prefetch *item, const struct fb_prefetch_source *source, bool name_only);
 /* Gives back what fill took; the blob keeps a small buffer for the next entry. */
 void fb_prefetch_clear(struct fb_prefetch *item);

@@ -1,153 +1,21 @@
 /* SPDX-License-Identifier: AGPL-3.0-or-later
  *
  * See reader.h.
- *
- * Positions count entries since the beginning of the stream: head <= large_cursor
- * <= claimed <= tail.  Memory is reserved when an entry is claimed, in the order of
- * the stream and by the size of the scan; a file that has outgrown it is read in
- * chunks, so a thread never waits for memory while it holds a file, and the head
- * may always be claimed.
  */
-#include "reader.h"
+#include "reader_pool.h"
 
 #include <errno.h>
-#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "chunks.h"
 #include "threads.h"
-
-/* Paths of the entries of one frame, freed with the last of them. */
-struct block {
-  size_t entries_left;
-  size_t bytes;
-  char data[];
-};
-
-struct slot {
-  struct fb_entry entry;
-  struct block *block;
-  bool follower;
-};
-
-enum cell_state { CELL_FREE, CELL_CLAIMED, CELL_READY };
-
-struct cell {
-  enum cell_state state;
-  struct block *block;
-  struct fb_prefetch item;
-};
-
-struct fb_reader {
-  struct fb_prefetch_source source;
-  atomic_bool stop;
-  pthread_t *threads;
-  unsigned thread_count;
-  pthread_mutex_t lock; /* guards what follows */
-  pthread_cond_t work;  /* for the pool */
-  pthread_cond_t ready; /* for the job's thread */
-  struct slot *ring;
-  uint64_t window;
-  size_t ring_bytes;
-  struct cell *cells; /* FB_AHEAD_ENTRIES_MAX */
-  uint64_t head, large_cursor, claimed, tail;
-  bool finished;
-  bool has_previous; /* the entry before tail could be a first name */
-  struct fb_entry previous;
-  uint64_t memory_bytes, memory_bytes_max;
-  struct fb_chunks ahead;     /* the pool's large file */
-  struct fb_prefetch *ahead_item;
-  struct fb_chunks promoted;  /* the head's, if a promoted follower is large */
-  bool promoted_active;
-  struct fb_chunk *chunk;     /* being handed out */
-  uint32_t chunk_used;
-};
-
-static struct cell *cell_at(struct fb_reader *r, uint64_t position) {
-  return &r->cells[position % FB_AHEAD_ENTRIES_MAX];
-}
 
 static void release_block(struct fb_reader *r, struct block *block) {
   if (--block->entries_left > 0)
     return;
   r->ring_bytes -= block->bytes;
   free(block);
-}
-
-/* What the next entry may need in memory. */
-static uint64_t hint_bytes(const struct fb_reader *r, const struct slot *slot) {
-  if (slot->follower || slot->entry.error != 0 || !S_ISREG(slot->entry.mode) ||
-      slot->entry.size >= r->source.large_file_bytes)
-    return 0;
-  return slot->entry.size;
-}
-
-static bool can_claim(const struct fb_reader *r) {
-  if (r->claimed == r->tail || r->claimed - r->head >= FB_AHEAD_ENTRIES_MAX)
-    return false;
-  uint64_t hint = hint_bytes(r, &r->ring[r->claimed % r->window]);
-  return r->claimed == r->head || r->memory_bytes + hint <= r->memory_bytes_max;
-}
-
-static bool is_readable(const struct fb_entry *e) {
-  return e->error == 0 && (e->flags & FB_ENTRY_DELETED) == 0 && !S_ISSOCK(e->mode);
-}
-
-/* Gives the pool the first large file, once everything before it is open. */
-static void find_large(struct fb_reader *r) {
-  while (r->ahead_item == NULL && r->large_cursor < r->claimed) {
-    struct cell *cell = cell_at(r, r->large_cursor);
-    if (cell->state != CELL_READY)
-      return;
-    r->large_cursor++;
-    if (!cell->item.large)
-      continue;
-    r->ahead_item = &cell->item;
-    fb_chunks_start(&r->ahead, cell->item.fd, (uint64_t)cell->item.st.st_size, cell->item.sparse);
-    pthread_cond_broadcast(&r->work);
-  }
-}
-
-static void read_entry(struct fb_reader *r) {
-  uint64_t position = r->claimed++;
-  struct slot *slot = &r->ring[position % r->window];
-  struct cell *cell = cell_at(r, position);
-  struct fb_prefetch *item = &cell->item;
-  cell->state = CELL_CLAIMED;
-  cell->block = slot->block;
-  item->entry = slot->entry;
-  item->follower = slot->follower;
-  item->reserved_bytes = hint_bytes(r, slot);
-  r->memory_bytes += item->reserved_bytes;
-  if (can_claim(r))
-    pthread_cond_signal(&r->work);
-  pthread_mutex_unlock(&r->lock);
-  if (is_readable(&item->entry))
-    fb_prefetch_fill(item, &r->source, item->follower);
-  pthread_mutex_lock(&r->lock);
-  cell->state = CELL_READY;
-  find_large(r);
-  if (position == r->head)
-    pthread_cond_signal(&r->ready);
-}
-
-static void *pool_main(void *argument) {
-  struct fb_reader *r = argument;
-  pthread_mutex_lock(&r->lock);
-  while (!atomic_load(&r->stop)) {
-    if (fb_chunks_has_work(&r->ahead)) {
-      fb_chunks_work(&r->ahead, &r->lock, &r->work);
-      pthread_cond_signal(&r->ready);
-    } else if (can_claim(r)) {
-      read_entry(r);
-    } else {
-      pthread_cond_wait(&r->work, &r->lock);
-    }
-  }
-  pthread_mutex_unlock(&r->lock);
-  return NULL;
 }
 
 /* Chunks get a quarter of the memory, small files the rest. */
@@ -167,7 +35,10 @@ int fb_reader_start(struct fb_reader **reader, int root_fd, const struct fb_acce
   struct fb_reader *r = calloc(1, sizeof *r);
   if (r == NULL)
     return ENOMEM;
-  r->source = (struct fb_prefetch_source){root_fd, accept->large_file_bytes, &r->stop};
+  r->source.large_file_bytes = accept->large_file_bytes;
+  r->source.stop = &r->stop;
+  fb_prefetch_source_set_root(&r->source, root_fd);
+  r->lease_wait_ms = fb_pool_lease_wait_ms();
   r->window = accept->window_entries;
   r->ring = calloc(r->window, sizeof *r->ring);
   r->cells = calloc(FB_AHEAD_ENTRIES_MAX, sizeof *r->cells);
@@ -175,12 +46,13 @@ int fb_reader_start(struct fb_reader **reader, int root_fd, const struct fb_acce
   pthread_mutex_init(&r->lock, NULL);
   fb_condition_init(&r->work);
   fb_condition_init(&r->ready);
+  fb_condition_init(&r->retry);
   divide_memory(r, accept);
   int rc = r->ring == NULL || r->cells == NULL || r->threads == NULL ? ENOMEM : 0;
   for (size_t i = 0; r->cells != NULL && i < FB_AHEAD_ENTRIES_MAX; i++)
     r->cells[i].item.fd = -1;
   while (rc == 0 && r->thread_count < accept->threads) {
-    rc = fb_thread_start(&r->threads[r->thread_count], pool_main, r);
+    rc = fb_thread_start(&r->threads[r->thread_count], fb_pool_main, r);
     if (rc == 0)
       r->thread_count++;
   }
@@ -199,6 +71,7 @@ void fb_reader_stop(struct fb_reader *reader) {
   atomic_store(&reader->stop, true);
   pthread_cond_broadcast(&reader->work);
   pthread_cond_broadcast(&reader->ready);
+  pthread_cond_broadcast(&reader->retry);
   pthread_mutex_unlock(&reader->lock);
 }
 
@@ -218,6 +91,7 @@ void fb_reader_free(struct fb_reader *r) {
   fb_chunks_free(&r->promoted);
   pthread_cond_destroy(&r->work);
   pthread_cond_destroy(&r->ready);
+  pthread_cond_destroy(&r->retry);
   pthread_mutex_destroy(&r->lock);
   free(r->threads);
   free(r->cells);
@@ -226,7 +100,7 @@ void fb_reader_free(struct fb_reader *r) {
 }
 
 static bool may_have_names(const struct fb_entry *e) {
-  return is_readable(e) && e->nlink > 1 && !S_ISDIR(e->mode);
+  return fb_pool_is_readable(e) && e->nlink > 1 && !S_ISDIR(e->mode);
 }
 
 /* Copies the paths of a frame once; the entries point into the copy. */
@@ -295,7 +169,7 @@ enum fb_next fb_reader_next(struct fb_reader *r, long timeout_ms, struct fb_pref
   enum fb_next next = FB_NEXT_WAIT;
   pthread_mutex_lock(&r->lock);
   for (int round = 0; round < 2; round++) {
-    struct cell *cell = cell_at(r, r->head);
+    struct cell *cell = fb_pool_cell(r, r->head);
     if (atomic_load(&r->stop)) {
       next = FB_NEXT_STOPPED;
     } else if (r->head < r->claimed && cell->state == CELL_READY) {
@@ -315,20 +189,20 @@ enum fb_next fb_reader_next(struct fb_reader *r, long timeout_ms, struct fb_pref
 }
 
 void fb_reader_promote(struct fb_reader *r, struct fb_prefetch *item) {
+  pthread_mutex_lock(&r->lock);
+  r->memory_bytes -= item->reserved_bytes;
   item->reserved_bytes = 0;
   if (item->entry.size < r->source.large_file_bytes) {
     /* The head may always be read; the memory is counted all the same. */
     item->reserved_bytes = item->entry.size;
-    pthread_mutex_lock(&r->lock);
     r->memory_bytes += item->reserved_bytes;
-    pthread_mutex_unlock(&r->lock);
   }
-  fb_prefetch_fill(item, &r->source, false);
-  if (!item->large)
-    return;
-  pthread_mutex_lock(&r->lock);
-  r->promoted_active = true;
-  fb_chunks_start(&r->promoted, item->fd, (uint64_t)item->st.st_size, item->sparse);
+  fb_pool_fill(r, item, r->head, false);
+  fb_pool_count_memory(r, item);
+  if (item->large) {
+    r->promoted_active = true;
+    fb_chunks_start(&r->promoted, item->fd, (uint64_t)item->st.st_size, item->sparse);
+  }
   pthread_mutex_unlock(&r->lock);
 }
 
@@ -392,7 +266,7 @@ ssize_t fb_reader_read_large(struct fb_reader *r, struct fb_prefetch *item, uint
 
 void fb_reader_release(struct fb_reader *r, struct fb_prefetch *item) {
   pthread_mutex_lock(&r->lock);
-  struct cell *cell = cell_at(r, r->head);
+  struct cell *cell = fb_pool_cell(r, r->head);
   if (r->promoted_active) {
     fb_chunks_stop(&r->promoted, &r->lock);
     r->promoted_active = false;
@@ -405,13 +279,14 @@ void fb_reader_release(struct fb_reader *r, struct fb_prefetch *item) {
   pthread_mutex_unlock(&r->lock);
   fb_prefetch_clear(item);
   pthread_mutex_lock(&r->lock);
+  fb_pool_count_large(r, cell, false);
   cell->state = CELL_FREE;
   release_block(r, cell->block);
   r->head++;
   if (r->large_cursor < r->head)
     r->large_cursor = r->head;
-  find_large(r);
-  if (can_claim(r))
+  fb_pool_find_large(r);
+  if (fb_pool_has_work(r))
     pthread_cond_signal(&r->work);
   pthread_mutex_unlock(&r->lock);
 }

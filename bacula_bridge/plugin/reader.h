@@ -4,7 +4,7 @@
  * and read files come out in the same order.
  *
  * Covers: the ring of entries (at most the window that the bridge was promised),
- * the pool of threads, the bound on memory.  Does not cover: one file
+ * the pool of threads, the bounds on memory and descriptors.  Does not cover: one file
  * (prefetch.c), one large file (chunks.c), what Bacula gets (backup.c).
  */
 #ifndef FOREBAY_READER_H
@@ -21,6 +21,14 @@
 #define FB_AHEAD_ENTRIES_MAX 512
 /* Paths in memory; beyond it entries wait in the socket. */
 #define FB_RING_BYTES_MAX ((size_t)64 << 20)
+
+/* Large files that are open at a time in a job, the head not counted: each holds a
+ * descriptor of the File Daemon. */
+#define FB_OPEN_LARGE_MAX 16
+/* How long the head waits for a descriptor that others give back. */
+#ifndef FB_DESCRIPTOR_WAIT_MS
+#define FB_DESCRIPTOR_WAIT_MS 30000
+#endif
 
 struct fb_reader;
 

@@ -33,14 +33,16 @@ from tests.support.stream_bridge import (
 FT_LNKSAVED, FT_REGE, FT_REG, FT_LNK, FT_DIREND, FT_SPEC, FT_DELETED = 1, 2, 3, 4, 5, 6, 23
 FO_OFFSETS = 1 << 30
 M_FATAL, M_ERROR, M_WARNING, M_INFO = 4, 5, 6, 7
-KEEPALIVE_MS, SILENCE_MS = 200, 1500
+KEEPALIVE_MS, SILENCE_MS, DESCRIPTOR_WAIT_MS = 200, 1500, 3000
 CHUNK = 1 << 20
 
 
 def compile_harness(output: Path, sanitize: str) -> Path:
     """Compile the whole plugin into the harness, with short times."""
     sources = sorted(path.name for path in PLUGIN.glob("*.c"))
-    times = (f"-DFB_KEEPALIVE_MS={KEEPALIVE_MS}", f"-DFB_SILENCE_MS={SILENCE_MS}")
+    values = {"KEEPALIVE": KEEPALIVE_MS, "SILENCE": SILENCE_MS}
+    values["DESCRIPTOR_WAIT"] = DESCRIPTOR_WAIT_MS
+    times = [f"-DFB_{name}_MS={value}" for name, value in values.items()]
     wrap = "-Wl,--wrap=pread64"
     return compile_c(output, "harness_backup.c", sources, sanitize, *times, wrap)
 

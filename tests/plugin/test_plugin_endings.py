@@ -32,7 +32,7 @@ from tests.support.stream_bridge import (
     split,
 )
 
-SMALL_WINDOW = Limits(threads=2, window=16, prefetch_bytes=1, large_file_bytes=4096)
+SMALL_WINDOW = Limits(threads=2, window=16, prefetch_bytes=1 << 20, large_file_bytes=4096)
 HARMLESS = {Misbehaviour.NONE, Misbehaviour.SLOW, Misbehaviour.STALL}
 FATAL_WAYS = [way for way in Misbehaviour if way not in HARMLESS]
 
@@ -68,6 +68,33 @@ def test_a_broken_stream_is_one_fatal_message_and_other_jobs_go_on(backup_harnes
 def test_the_reason_of_the_bridge_stands_in_the_job_log(backup_harness, out, root):
     (dump,), _ = back_up(backup_harness, out, root, [[]], misbehaviour={0: Misbehaviour.REFUSE})
     assert "the bridge refuses this job: shard 1/2 belongs to another job" in dump.fatal
+
+
+@pytest.mark.parametrize(
+    ("limits", "named"),
+    [
+        (Limits(large_file_bytes=0), "files of 0 bytes large"),
+        (Limits(large_file_bytes=(64 << 20) + 1), "files of 67108865 bytes large"),
+        (Limits(prefetch_bytes=(1 << 20) - 1), "1048575 bytes of prefetch"),
+        (Limits(prefetch_bytes=(4 << 30) + 1), "4294967297 bytes of prefetch"),
+    ],
+)
+def test_sizes_that_would_take_the_daemon_down_are_refused(
+    backup_harness, out, root, limits, named
+):
+    with StreamBridge(out / "socket", root, [[]], limits=limits):
+        (dump,) = run(backup_harness, out, 1, socket=out / "socket").dumps
+    assert named in assert_fails(dump)
+    assert "are allowed" in dump.fatal
+
+
+def test_sizes_at_their_bounds_are_taken(backup_harness, out, root):
+    for limits in (
+        Limits(large_file_bytes=1, prefetch_bytes=1 << 20),
+        Limits(large_file_bytes=64 << 20, prefetch_bytes=4 << 30),
+    ):
+        (dump,), _ = back_up(backup_harness, out, root, [[]], limits=limits)
+        assert dump.end == "T"
 
 
 def test_the_bridge_hears_why_the_plugin_gave_up(backup_harness, out, root):
