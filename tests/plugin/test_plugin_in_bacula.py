@@ -191,7 +191,9 @@ def test_a_cancelled_job_lets_go_of_the_bridge_and_the_daemon_lives_on(bacula, r
     ways = {0: Misbehaviour.STALL}
     with StreamBridge(bacula.socket, root, shards, misbehaviour=ways, per_frame=10) as bridge:
         jobids = bacula.submit()
-        await_true(lambda: any(s.shard == 0 and len(s.receipts) > 20 for s in bridge.streams))
+        # Half of the entries come; how many that are depends on the inode numbers.
+        some = len(shards[0]) // 4
+        await_true(lambda: any(s.shard == 0 and len(s.receipts) > some for s in bridge.streams))
         bacula.lab.console(f"cancel jobid={jobids[0]} yes\n")
         assert bridge.stream(0).done is None
         canceled, good = (bacula.job(jobid) for jobid in jobids)
