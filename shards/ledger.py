@@ -40,7 +40,8 @@ class LedgerDamaged(ForebayError):
     """The ledger cannot be used."""
 
     template = (
-        "the run ledger {0} cannot be used: {1}; move it away to start anew with full backups"
+        "the run ledger {0} cannot be used: {1}; free space if its disk is full, else move it away"
+        " to start anew with full backups"
     )
 
 
@@ -206,18 +207,31 @@ class Ledger:
 
     def query(self, sql: str, parameters: Sequence[object] = ()) -> list[sqlite3.Row]:
         """Read committed rows."""
-        return self._db.execute(sql, parameters).fetchall()
+        try:
+            return self._db.execute(sql, parameters).fetchall()
+        except sqlite3.DatabaseError as error:
+            raise LedgerDamaged(str(self.path), str(error)) from error
+
+    def _first(self, sql: str, parameters: Sequence[object] = ()) -> sqlite3.Row | None:
+        rows = self.query(sql, parameters)
+        return rows[0] if rows else None
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
         """Change several tables at once or none."""
-        self._db.execute("BEGIN IMMEDIATE")
         try:
-            yield self._db
-        except BaseException:
-            self._db.execute("ROLLBACK")
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._db
+            except BaseException:
+                if self._db.in_transaction:  # a full disk has ended it already
+                    self._db.execute("ROLLBACK")
+                raise
+            self._db.execute("COMMIT")
+        except sqlite3.IntegrityError:
             raise
-        self._db.execute("COMMIT")
+        except sqlite3.DatabaseError as error:
+            raise LedgerDamaged(str(self.path), str(error)) from error
 
     # Epochs
 
@@ -240,7 +254,7 @@ class Ledger:
 
     def check_epoch(self, role: str, epoch: int) -> None:
         """Refuse an actor that has been replaced."""
-        row = self._db.execute("SELECT epoch FROM roles WHERE role = ?", (role,)).fetchone()
+        row = self._first("SELECT epoch FROM roles WHERE role = ?", (role,))
         if row is None or row[0] != epoch:
             raise StaleEpoch(role, epoch, row[0] if row else 0)
 
@@ -267,11 +281,11 @@ class Ledger:
             db.execute("UPDATE datasets SET shards = ? WHERE name = ?", (shards, name))
 
     def dataset(self, name: str) -> Dataset | None:
-        row = self._db.execute("SELECT * FROM datasets WHERE name = ?", (name,)).fetchone()
+        row = self._first("SELECT * FROM datasets WHERE name = ?", (name,))
         return _dataset(row) if row else None
 
     def datasets(self) -> list[Dataset]:
-        rows = self._db.execute("SELECT * FROM datasets ORDER BY name").fetchall()
+        rows = self.query("SELECT * FROM datasets ORDER BY name")
         return [_dataset(row) for row in rows]
 
     # Runs
@@ -310,21 +324,19 @@ class Ledger:
         return run
 
     def run(self, number: int) -> Run | None:
-        row = self._db.execute("SELECT * FROM runs WHERE number = ?", (number,)).fetchone()
+        row = self._first("SELECT * FROM runs WHERE number = ?", (number,))
         return _run(row) if row else None
 
     def runs(self, dataset: str | None = None) -> list[Run]:
         """Return runs, newest first."""
-        rows = self._db.execute(
+        rows = self.query(
             "SELECT * FROM runs WHERE ? IS NULL OR dataset = ? ORDER BY number DESC",
             (dataset, dataset),
-        ).fetchall()
+        )
         return [_run(row) for row in rows]
 
     def open_run(self, dataset: str) -> Run | None:
-        row = self._db.execute(
-            "SELECT * FROM runs WHERE dataset = ? AND state = 'open'", (dataset,)
-        ).fetchone()
+        row = self._first("SELECT * FROM runs WHERE dataset = ? AND state = 'open'", (dataset,))
         return _run(row) if row else None
 
     def end_run(self, number: int, state: RunState, reason: str | None = None) -> None:
@@ -456,10 +468,10 @@ class Ledger:
 
     def segments(self, run: int, after: int = 0) -> list[SegmentInfo]:
         """Return committed segments of a run with a number above after, a page at most."""
-        rows = self._db.execute(
+        rows = self.query(
             "SELECT * FROM segments WHERE run = ? AND number > ? ORDER BY number LIMIT ?",
             (run, after, SEGMENTS_PAGE_MAX),
-        ).fetchall()
+        )
         return [
             SegmentInfo(
                 row["name"],
@@ -474,12 +486,13 @@ class Ledger:
         ]
 
     def scan_totals(self, run: int) -> ScanTotals:
-        row = self._db.execute(
+        row = self._first(
             "SELECT COALESCE(SUM(inodes), 0), COALESCE(SUM(directories), 0),"
             " COALESCE(SUM(bytes), 0), COALESCE(SUM(errors), 0), COALESCE(SUM(mount_points), 0)"
             " FROM scan WHERE run = ?",
             (run,),
-        ).fetchone()
+        )
+        assert row is not None, "an aggregate has one row"
         return ScanTotals(*row)
 
 

@@ -151,7 +151,7 @@ def test_one_process_writes_and_others_read(ledger):
     run = ledger.begin_run("d", "full")
     reader = Ledger(ledger.path, read_only=True)
     assert [r.number for r in reader.runs()] == [run.number]
-    with pytest.raises(sqlite3.OperationalError):
+    with pytest.raises(LedgerDamaged, match="readonly"):
         reader.put_dataset(Dataset("e", "posix", b"/", 1, 0))
     reader.close()
 
@@ -180,6 +180,35 @@ def test_a_damaged_ledger_is_named(tmp_path):
     (tmp_path / "l").write_bytes(b"this is no database at all" * 100)
     with pytest.raises(LedgerDamaged, match="not a database"):
         Ledger(tmp_path / "l")
+
+
+def test_a_ledger_of_another_making_is_named(tmp_path):
+    path = tmp_path / "l"
+    Ledger(path).close()
+    with sqlite3.connect(path) as database:
+        database.execute("DROP TABLE runs")
+    ledger = Ledger(path)
+    with pytest.raises(LedgerDamaged, match="no such table"):
+        ledger.runs()
+    with pytest.raises(LedgerDamaged, match="no such table"):
+        ledger.end_run(1, RunState.FAILED)
+    ledger.close()
+
+
+def test_a_damaged_page_is_named(tmp_path):
+    path = tmp_path / "l"
+    first = Ledger(path)
+    first.put_dataset(Dataset("d", "posix", b"/", 1, 0))
+    for _ in range(200):
+        first.end_run(first.begin_run("d", "full").number, RunState.FAILED, "x" * 500)
+    first.close()
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2 : len(data) // 2 + 8192] = b"\xff" * 8192
+    path.write_bytes(data)
+    ledger = Ledger(path)
+    with pytest.raises(LedgerDamaged, match="malformed"):
+        ledger.runs()
+    ledger.close()
 
 
 def test_the_ledger_is_for_its_owner_alone(ledger):
