@@ -1,5 +1,6 @@
 """What goes wrong is said by name, and a broken backup is never called good."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -18,6 +19,8 @@ from tests.system.conftest import Installation
 from tests.system.processes import stopped, wait_for_actor
 
 pytestmark = pytest.mark.bacula
+
+HOLD_TRIES_MAX = 6
 
 
 def small_tree(root, files=40):
@@ -62,6 +65,37 @@ def finish(command, code):
 def shown(installation, result):
     listed = installation.ok("show", result["run"], "--json").json["attention"]
     return {(item["path"], item["status"], item["error"]) for item in listed}
+
+
+def wait_for_run(installation, command, name):
+    """Return the open run of a backup, or None if the backup has ended."""
+    installation.wait(lambda: open_run(installation, name) or command.poll() is not None)
+    return open_run(installation, name)
+
+
+def wait_for_streams(installation, run, count):
+    installation.wait(lambda: len(streaming_jobs(installation, run)) == count)
+
+
+@contextlib.contextmanager
+def held_scan(installation, tree, name):
+    """Yield (command, run, walker's pid) of a backup whose scan is held in its middle.
+
+    The walker is stopped as soon as it is seen. On a tree this small it may have ended by then:
+    such a backup is let go, and another one is tried.
+    """
+    for _ in range(HOLD_TRIES_MAX):
+        command = installation.start("backup", tree, "--name", name, "--json", "-q")
+        walker = wait_for_actor(installation, command, "WalkerActor")
+        with stopped(walker):
+            run = wait_for_run(installation, command, name)
+            if run is not None and run.scan_ended is None:
+                wait_for_streams(installation, run.number, 4)
+                assert open_run(installation, name).scan_ended is None
+                yield command, run.number, walker
+                return
+        command.communicate(timeout=200)
+    raise AssertionError("the scan could not be held")
 
 
 def without_privileges():
@@ -180,15 +214,14 @@ def test_files_that_grow_or_shrink_while_they_are_read(installation, tmp_path):
 def test_a_bridge_killed_in_mid_stream_fails_its_jobs(installation, tmp_path):
     tree = small_tree(tmp_path / "tree")
     daemon = file_daemon(installation)
-    command = installation.start("backup", tree, "--name", "orphan", "--json", "-q")
-    walker = wait_for_actor(installation, command, "WalkerActor")
-    with stopped(walker):  # the scan cannot end, so the streams are in their middle
-        run = installation.wait(lambda: open_run(installation, "orphan")).number
-        installation.wait(lambda: len(streaming_jobs(installation, run)) == 4)
+    with held_scan(installation, tree, "orphan") as (command, run, _):
         os.kill(wait_for_actor(installation, command, "BridgeActor"), signal.SIGKILL)
         out, err = command.communicate(timeout=200)
     assert command.returncode == 1, (out, err)
-    rows = installation.query("SELECT JobStatus, JobId FROM Job WHERE Name LIKE 'forebay-orphan%'")
+    rows = installation.query(
+        "SELECT JobStatus, JobId FROM Job WHERE Name LIKE 'forebay-orphan%'"
+        " ORDER BY JobId DESC LIMIT 4"
+    )
     assert [status for status, _ in rows] == [b"f"] * 4
     assert "bridge" in installation.job_log(rows[0][1])
     shown = installation.ok("show", run, "--json").json
@@ -199,11 +232,7 @@ def test_a_bridge_killed_in_mid_stream_fails_its_jobs(installation, tmp_path):
 
 def test_a_walker_killed_in_the_scan_costs_nothing(installation, tmp_path):
     tree = small_tree(tmp_path / "tree")
-    command = installation.start("backup", tree, "--name", "walker", "--json", "-q")
-    walker = wait_for_actor(installation, command, "WalkerActor")
-    with stopped(walker):
-        run = installation.wait(lambda: open_run(installation, "walker")).number
-        installation.wait(lambda: len(streaming_jobs(installation, run)) == 4)
+    with held_scan(installation, tree, "walker") as (command, _, walker):
         os.kill(walker, signal.SIGKILL)
     result = finish(command, 0)
     assert result["files"] == 40
@@ -215,11 +244,7 @@ def test_a_walker_killed_in_the_scan_costs_nothing(installation, tmp_path):
 
 def test_jobs_overlap_and_each_writes_its_own_volume(installation, tmp_path):
     tree = small_tree(tmp_path / "tree")
-    command = installation.start("backup", tree, "--name", "overlap", "--json", "-q")
-    walker = wait_for_actor(installation, command, "WalkerActor")
-    with stopped(walker):  # no job can end before all of them stream
-        run = installation.wait(lambda: open_run(installation, "overlap")).number
-        installation.wait(lambda: len(streaming_jobs(installation, run)) == 4)
+    with held_scan(installation, tree, "overlap") as (command, _, _):
         started = time.time()
         installation.wait(lambda: time.time() > started + 1)  # the catalog has whole seconds
     result = finish(command, 0)
@@ -248,10 +273,7 @@ def test_a_job_without_a_bridge_fails_and_says_so(installation, tmp_path):
 
 def test_a_second_backup_from_the_same_home_is_refused_and_harms_nothing(installation, tmp_path):
     tree = small_tree(tmp_path / "tree")
-    command = installation.start("backup", tree, "--name", "twice", "--json", "-q")
-    walker = wait_for_actor(installation, command, "WalkerActor")
-    with stopped(walker):
-        installation.wait(lambda: open_run(installation, "twice"))
+    with held_scan(installation, tree, "twice") as (command, _, _):
         second = installation.run("backup", tree, "--name", "other", "-q")
     assert second.code == 1
     assert "another forebay backup runs" in second.err
@@ -262,15 +284,14 @@ def test_a_second_backup_from_the_same_home_is_refused_and_harms_nothing(install
 def test_an_interrupted_backup_cancels_its_jobs_and_leaves_nothing(installation, tmp_path, number):
     tree = small_tree(tmp_path / "tree")
     name = f"stopped-{number.name}"
-    command = installation.start("backup", tree, "--name", name, "--json", "-q")
-    walker = wait_for_actor(installation, command, "WalkerActor")
-    with stopped(walker):
-        run = installation.wait(lambda: open_run(installation, name)).number
-        installation.wait(lambda: len(streaming_jobs(installation, run)) == 4)
+    with held_scan(installation, tree, name) as (command, run, _):
         command.send_signal(number)
         command.communicate(timeout=120)
     assert command.returncode not in (0, 3)
-    rows = installation.query("SELECT JobStatus FROM Job WHERE Name LIKE ?", (f"forebay-{name}-%",))
+    rows = installation.query(
+        "SELECT JobStatus FROM Job WHERE Name LIKE ? ORDER BY JobId DESC LIMIT 4",
+        (f"forebay-{name}-%",),
+    )
     assert len(rows) == 4
     assert not {status for (status,) in rows} & {b"T", b"W", b"R"}
     assert installation.ok("show", run, "--json").json["state"] == "failed"
