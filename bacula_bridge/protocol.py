@@ -261,10 +261,13 @@ def decode_done(payload: bytes) -> Done:
     return Done(receipts, checksum, size_bytes, warnings)
 
 
-def encode_entries(batch: pa.RecordBatch, number: int) -> Iterator[tuple[bytes, int]]:
+def encode_entries(
+    batch: pa.RecordBatch, number: int, entries_max: int
+) -> Iterator[tuple[bytes, int]]:
     """Yield ENTRIES payloads for rows of the INODE schema, each with its number of entries.
 
-    number is that of the first entry. The paths are one slice of Arrow's own buffer.
+    number is that of the first entry; a payload has entries_max at the most. The paths are one
+    slice of Arrow's own buffer.
     """
     paths = batch.column("path")
     offsets = np.frombuffer(paths.buffers()[1], dtype=np.int32)[
@@ -281,7 +284,7 @@ def encode_entries(batch: pa.RecordBatch, number: int) -> Iterator[tuple[bytes, 
         records["flags"] |= np.where(row_flags & row_flag, entry_flag, 0).astype(np.uint32)
     start = 0
     while start < batch.num_rows:
-        end = _rows_that_fit(offsets, start, batch.num_rows)
+        end = _rows_that_fit(offsets, start, min(start + entries_max, batch.num_rows))
         low, high = int(offsets[start]), int(offsets[end])
         blob = data[low:high].to_pybytes() if high > low else b""
         yield (
@@ -291,8 +294,7 @@ def encode_entries(batch: pa.RecordBatch, number: int) -> Iterator[tuple[bytes, 
         start = end
 
 
-def _rows_that_fit(offsets: np.ndarray, start: int, rows: int) -> int:
-    end = min(start + ENTRIES_MAX, rows)
+def _rows_that_fit(offsets: np.ndarray, start: int, end: int) -> int:
     room = PAYLOAD_BYTES_MAX - _COUNT.size
     sizes = (offsets[start + 1 : end + 1] - offsets[start]) + ENTRY_DTYPE.itemsize * np.arange(
         1, end - start + 1

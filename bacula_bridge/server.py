@@ -261,7 +261,7 @@ class Connection:
         for batch in stream_rows(store, self._pages(shard), shard, self._joined.seed):
             frames = stream.entry_frames(batch)
             while True:
-                self._wait_for(lambda: stream.unacknowledged < stream.window)
+                self._wait_for(lambda: stream.has_room)
                 with self._changed:  # the receiver reads the same state
                     data = next(frames, None)
                 if data is None:

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 import pyarrow as pa
 
 from bacula_bridge.protocol import (
+    ENTRIES_MAX,
     FrameType,
     ProtocolError,
     decode_done,
@@ -29,6 +30,8 @@ class StreamState:
 
     def __init__(self, window: int) -> None:
         self.window = window
+        # A quarter: so the other side never runs dry while a frame waits for its room.
+        self._frame_entries = max(1, min(ENTRIES_MAX, window // 4))
         self.sent = 0
         self.acknowledged = 0
         self.ended = False
@@ -40,18 +43,21 @@ class StreamState:
     def unacknowledged(self) -> int:
         return self.sent - self.acknowledged
 
-    def entry_frames(self, batch: pa.RecordBatch) -> Iterator[bytes]:
-        """Yield frames for rows; take one only while unacknowledged is below the window.
+    @property
+    def has_room(self) -> bool:
+        """Tell whether another frame fits into the window, which the plugin enforces."""
+        return self.unacknowledged + self._frame_entries <= self.window
 
-        The window may be passed by one frame, so memory is bounded by window + ENTRIES_MAX.
-        """
+    def entry_frames(self, batch: pa.RecordBatch) -> Iterator[bytes]:
+        """Yield frames for rows; take one only while there is room for it."""
         paths = batch.column("path")
         start = 0
-        for payload, count in encode_entries(batch, self.sent):
+        for payload, count in encode_entries(batch, self.sent, self._frame_entries):
             self._paths.append(paths.slice(start, count))
             start += count
             self.sent += count
             self._sent_checksum = zlib.crc32(payload, self._sent_checksum)
+            assert self.unacknowledged <= self.window, "the caller did not wait for room"
             yield frame(FrameType.ENTRIES, payload)
 
     def end_frame(self) -> bytes:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from cluster.settings import Settings
-from tests.support.bulk import remove_tree
+from tests.support.bulk import make_uniform, remove_tree
 from tests.support.compare import (
     compare_snapshots,
     compare_trees,
@@ -133,3 +133,11 @@ def test_paths_bring_themselves_and_the_directories_above(installation, tree, pl
     assert restored == {first.name, second.name} or len(restored) < len(list(tree.iterdir()))
     assert below(place, tree).stat().st_mode == tree.stat().st_mode
     assert below(place, tree).stat().st_mtime_ns == tree.stat().st_mtime_ns
+
+
+def test_a_shard_of_more_entries_than_the_window_is_saved(installation, tmp_path):
+    """65,536 entries may wait for their receipts; this shard has more."""
+    root = tmp_path / "many"
+    names = make_uniform(root, files=70_000, per_directory=1_000, size_bytes=0)
+    result = installation.backup(root, "--name", "many", "--shards", "1")
+    assert result["files"] + result["directories"] == names

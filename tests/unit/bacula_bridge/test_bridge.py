@@ -1,11 +1,12 @@
 """The bridge serves whole streams, checks what comes back, and never calls a broken one good."""
 
-import contextlib
 import os
+import select
 import socket
 import stat
 import struct
 import threading
+from dataclasses import replace
 
 import pytest
 
@@ -147,30 +148,41 @@ def test_streaming_begins_before_the_scan_ends(site):
         assert client.read()[0] is FrameType.DONE_ACK
 
 
-def test_the_window_bounds_what_is_sent_ahead(site, monkeypatch):
-    monkeypatch.setattr("bacula_bridge.protocol.ENTRIES_MAX", 10)
+@pytest.mark.parametrize("window", [3, 100])
+def test_the_window_is_filled_and_never_passed(site, monkeypatch, window):
+    """The plugin has a ring of exactly so many entries and refuses one more."""
     site.open_run()
-    site.commit([row(b"%d" % ino, ino) for ino in range(1, 500)])
+    site.commit([row(b"%d" % ino, ino) for ino in range(1, 200)])
     join = site.coordinator.join
 
     def small_window(hello):
-        from dataclasses import replace
-
         joined = join(hello)
-        return replace(joined, accept=replace(joined.accept, window=100))
+        return replace(joined, accept=replace(joined.accept, window=window))
 
     monkeypatch.setattr(site.coordinator, "join", small_window)
     with site.client() as client:
         client.hello()
         entries = client.entries()
-        for _ in range(100):
-            next(entries)
-        client.socket.settimeout(1.0)
-        ahead = 0
-        with contextlib.suppress(TimeoutError):
-            for _ in entries:
-                ahead += 1
-        assert ahead <= 10, "the window may be passed by one frame of ten, not by two"
+        unacknowledged = most = total = 0
+        for _ in entries:
+            unacknowledged += 1
+            total += 1
+            most = max(most, unacknowledged)
+            assert unacknowledged <= window
+            if client.received == total and not more_to_read(client):
+                client.acknowledge(unacknowledged)
+                unacknowledged = 0
+        assert total == 199
+        assert most > window // 2
+        if unacknowledged:
+            client.acknowledge(unacknowledged)
+        client.done()
+        assert client.read()[0] is FrameType.DONE_ACK
+
+
+def more_to_read(client, wait_s=0.02):
+    readable, _, _ = select.select([client.socket], [], [], wait_s)
+    return bool(readable)
 
 
 def refusal(site, **hello):
