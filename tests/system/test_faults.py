@@ -86,15 +86,22 @@ def held_scan(installation, tree, name):
     """
     for _ in range(HOLD_TRIES_MAX):
         command = installation.start("backup", tree, "--name", name, "--json", "-q")
-        walker = wait_for_actor(installation, command, "WalkerActor")
-        with stopped(walker):
-            run = wait_for_run(installation, command, name)
-            if run is not None and run.scan_ended is None:
-                wait_for_streams(installation, run.number, 4)
-                assert open_run(installation, name).scan_ended is None
-                yield command, run.number, walker
-                return
-        command.communicate(timeout=200)
+        try:
+            walker = wait_for_actor(installation, command, "WalkerActor")
+            with stopped(walker):
+                run = wait_for_run(installation, command, name)
+                if run is not None:
+                    wait_for_streams(installation, run.number, 4)
+                    # A commit that was on its way when the walker was stopped has come by now.
+                    run = open_run(installation, name)
+                if run is not None and run.scan_ended is None:
+                    yield command, run.number, walker
+                    return
+            command.communicate(timeout=200)
+        except BaseException:
+            command.terminate()  # or the next test finds it running
+            command.communicate(timeout=200)
+            raise
     raise AssertionError("the scan could not be held")
 
 
