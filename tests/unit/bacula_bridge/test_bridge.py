@@ -14,6 +14,7 @@ from bacula_bridge import server
 from bacula_bridge.coordinator import Coordinator
 from bacula_bridge.protocol import FrameType, decode_reason, frame
 from bacula_bridge.server import BridgeServer, SocketUnusable
+from bacula_bridge.stream import StreamState
 from shards.ledger import LeaseResult, LedgerBusy
 from shards.ledger_schema import JobState, RunState
 from shards.receipts import ReceiptsDamaged, read_receipts
@@ -399,3 +400,13 @@ def test_damaged_receipts_are_named(site):
     path.write_bytes(data)
     with pytest.raises(ReceiptsDamaged, match=info.name):
         list(read_receipts(site.state.receipts(site.run), info))
+
+
+@pytest.mark.parametrize("window", [3, 11, 103, 65_536])
+def test_there_is_room_only_for_a_whole_frame(window):
+    state = StreamState(window)
+    batch, _ = grouped([row(b"%d" % ino, ino) for ino in range(1, min(window, 900) + 99)], 1, 0)
+    frames = state.entry_frames(batch)
+    while state.has_room and next(frames, None) is not None:
+        assert state.unacknowledged <= window
+    assert state.unacknowledged > window // 2 or window == 65_536
