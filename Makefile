@@ -9,7 +9,7 @@ PLUGIN_SOURCES := $(wildcard bacula_bridge/plugin/*.c bacula_bridge/plugin/*.h) 
 
 SHARDS ?=
 NAME ?=
-LEVEL ?= full
+LEVEL ?=
 PYTEST_ARGS ?=
 
 .DELETE_ON_ERROR:
@@ -19,7 +19,7 @@ all: $(VENV)/installed plugin
 
 backup: all
 	@test -n "$(SRC)" || { echo "usage: make backup SRC=DIR [SHARDS=4] [NAME=DATASET]" >&2; exit 2; }
-	@$(BIN)/forebay backup "$(SRC)" --level $(LEVEL) $(if $(SHARDS),--shards $(SHARDS)) $(if $(NAME),--name "$(NAME)")
+	@$(BIN)/forebay backup "$(SRC)" $(if $(LEVEL),--level $(LEVEL)) $(if $(SHARDS),--shards $(SHARDS)) $(if $(NAME),--name "$(NAME)")
 
 test: all $(VENV)/test-installed lint
 	$(BIN)/python -m pytest $(PYTEST_ARGS)

@@ -12,9 +12,10 @@ import ray
 from ray.actor import ActorHandle
 
 from actors.calls import answer
+from bacula_bridge.catalog import Catalog
 from bacula_bridge.protocol import Hello
 from bacula_bridge.server import BridgeServer, StreamProgress
-from bacula_bridge.source import Joined, SegmentPage
+from bacula_bridge.source import Joined, Scope, SegmentPage
 from shards.shard_jobs import ReceiptsInfo
 from shards.state import StateDirectory
 
@@ -32,6 +33,9 @@ class RemoteSource:
         reference = self._coordinator.segments.remote(run, after, wait_s)
         return answer(reference, "the coordinator", wait_s)
 
+    def scope(self, run: int) -> Scope:
+        return answer(self._coordinator.scope.remote(run), "the coordinator")
+
     def streamed(self, run: int, shard: int, jobid: int, receipts: ReceiptsInfo) -> None:
         answer(self._coordinator.streamed.remote(run, shard, jobid, receipts), "the coordinator")
 
@@ -45,14 +49,17 @@ class BridgeActor:
 
     _server: BridgeServer
 
-    def __init__(self, coordinator: ActorHandle, socket_path: str, state: str) -> None:
+    def __init__(
+        self, coordinator: ActorHandle, socket_path: str, state: str, catalog: str
+    ) -> None:
+        self._catalog = Catalog(Path(catalog))
         self._source = RemoteSource(coordinator)
         self._socket = Path(socket_path)
         self._state = StateDirectory(Path(state))
 
     def open(self) -> None:
         """Listen. Not in __init__: Ray would make text of its errors."""
-        self._server = BridgeServer(self._socket, self._source, self._state)
+        self._server = BridgeServer(self._socket, self._source, self._state, self._catalog)
 
     def progress(self) -> list[StreamProgress]:
         return self._server.progress()

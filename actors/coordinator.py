@@ -10,9 +10,12 @@ from pathlib import Path
 
 import ray
 
+from bacula_bridge.catalog import Catalog
 from bacula_bridge.coordinator import Coordinator, RunStatus
 from bacula_bridge.protocol import Hello
-from bacula_bridge.source import Joined, SegmentPage
+from bacula_bridge.source import Joined, Scope, SegmentPage
+from filesystems.change_sources import change_source
+from shards.changes import ChangeSource
 from shards.ledger import Dataset, Lease, LeaseResult, Run
 from shards.shard_jobs import CatalogEnd, ReceiptsInfo, ShardJob
 from shards.state import StateDirectory
@@ -25,20 +28,25 @@ WAITING_CALLS_MAX = 256
     num_cpus=0,
     max_restarts=0,
     max_task_retries=0,
-    concurrency_groups={"wait": WAITING_CALLS_MAX, "control": 4},
+    concurrency_groups={"wait": WAITING_CALLS_MAX, "control": 16},
 )
 class CoordinatorActor:
     """Keep the run ledger. One per state directory: the ledger's lock says so, not Ray."""
 
     _coordinator: Coordinator
 
-    def __init__(self, state: str) -> None:
+    def __init__(self, state: str, runtime: str, catalog: str) -> None:
         self._state = StateDirectory(Path(state))
+        self._runtime = Path(runtime)
+        self._catalog = Catalog(Path(catalog))
 
     @ray.method(concurrency_group="control")
     def open(self) -> None:
         """Open the ledger. Not in __init__: Ray would make text of its errors."""
-        self._coordinator = Coordinator(self._state)
+        self._coordinator = Coordinator(self._state, self._catalog, self._change_source)
+
+    def _change_source(self, dataset: Dataset) -> ChangeSource | None:
+        return change_source(self._state.changes(dataset.name), self._runtime, dataset)
 
     @ray.method(concurrency_group="control")
     def close(self) -> None:
@@ -49,8 +57,12 @@ class CoordinatorActor:
         return self._coordinator.define_dataset(name, filesystem, root, shards)
 
     @ray.method(concurrency_group="control")
-    def open_run(self, dataset: str, level: str) -> Run:
-        return self._coordinator.open_run(dataset, level)
+    def open_run(self, dataset: str, level: str, margin_ns: int) -> Run:
+        return self._coordinator.open_run(dataset, level, margin_ns)
+
+    @ray.method(concurrency_group="control")
+    def reopen_run(self, number: int) -> Run:
+        return self._coordinator.reopen_run(number)
 
     @ray.method(concurrency_group="control")
     def end_run(self, number: int) -> Run:
@@ -87,6 +99,10 @@ class CoordinatorActor:
     @ray.method(concurrency_group="wait")
     def segments(self, run: int, after: int, wait_s: float) -> SegmentPage:
         return self._coordinator.segments(run, after, wait_s)
+
+    @ray.method(concurrency_group="control")
+    def scope(self, run: int) -> Scope:
+        return self._coordinator.scope(run)
 
     @ray.method(concurrency_group="control")
     def streamed(self, run: int, shard: int, jobid: int, receipts: ReceiptsInfo) -> None:

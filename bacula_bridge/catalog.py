@@ -45,6 +45,14 @@ class JobRow:
     session_id: int
     session_time: int
     previous_unique_name: str
+    fileset_id: int = 0
+    client_id: int = 0
+    purged: bool = False  # its File rows were removed; the data may still be on volumes
+
+    @property
+    def tdate(self) -> int:
+        """JobTDate, by which a restore tells which of two jobs is newer: when the job ended."""
+        return self.end_epoch
 
     @property
     def ended(self) -> bool:
@@ -112,7 +120,7 @@ class FileRow:
 
 _JOB_COLUMNS = (
     "JobId, Job, Name, Type, Level, JobStatus, StartTime, EndTime, JobTDate, JobFiles, JobBytes,"
-    " JobErrors, VolSessionId, VolSessionTime, PriorJob"
+    " JobErrors, VolSessionId, VolSessionTime, PriorJob, FileSetId, ClientId, PurgedFiles"
 )
 
 
@@ -247,6 +255,9 @@ def _job_row(row: Sequence[object]) -> JobRow:
         session_id=_int(row[12]),
         session_time=_int(row[13]),
         previous_unique_name=_text(row[14]),
+        fileset_id=_int(row[15]),
+        client_id=_int(row[16]),
+        purged=bool(_int(row[17])),
     )
 
 

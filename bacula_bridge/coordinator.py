@@ -7,17 +7,29 @@ Does not cover: the actor round it (actors), the ledger's own rules (shards).
 
 from __future__ import annotations
 
+import dataclasses
 import secrets
+import shutil
 import threading
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
+from bacula_bridge.bases import BaseFinder, Bases
+from bacula_bridge.catalog import Catalog, JobRow
+from bacula_bridge.chain import FULL, LEVELS
 from bacula_bridge.protocol import Accept, Hello
-from bacula_bridge.source import Joined, JoinRefused, SegmentPage
+from bacula_bridge.scoping import FULL_LEVEL, Scoping
+from bacula_bridge.source import Joined, JoinRefused, Scope, SegmentPage
+from shards.changes import ChangeSource
 from shards.errors import ForebayError, UsageError
 from shards.ledger import Dataset, Lease, LeaseResult, Ledger, Run, ScanTotals
-from shards.ledger_schema import RunState
+from shards.ledger_schema import JobState, RunState
+from shards.merkle import receipts_root, run_root
+from shards.receipts import read_receipts
 from shards.shard_jobs import (
     CatalogEnd,
+    Claim,
     ReceiptsInfo,
     ShardJob,
     ShardJobs,
@@ -28,7 +40,9 @@ from shards.shard_jobs import (
 from shards.state import StateDirectory
 
 ROLE = "coordinator"
-LEVEL_FULL = "F"
+LEVEL_NAMES = {"F": "full", "D": "differential", "I": "incremental"}
+KILLED = "Forebay ended before this run did"
+CLOCK_STEP_MAX_S = 4.0  # how long a job waits for the second after its base's end
 
 
 class UnknownRun(UsageError):
@@ -46,26 +60,50 @@ class RunStatus:
     jobs: tuple[ShardJob, ...]
 
 
+def catalog_end(row: JobRow) -> CatalogEnd:
+    """Return how the catalog says that a job ended."""
+    started = time.mktime(time.strptime(row.start, "%Y-%m-%d %H:%M:%S")) if row.start else 0.0
+    return CatalogEnd(row.outcome, row.files, row.bytes, started, row.end_epoch or time.time())
+
+
 class Coordinator:
     """One per ledger. Every change is committed there before anybody is told."""
 
-    def __init__(self, state: StateDirectory) -> None:
+    def __init__(
+        self,
+        state: StateDirectory,
+        catalog: Catalog,
+        change_source: Callable[[Dataset], ChangeSource | None] = lambda dataset: None,
+    ) -> None:
         state.make()
         self._state = state
+        self._catalog = catalog
         self._ledger = Ledger(state.ledger)
         self._jobs = ShardJobs(self._ledger)
+        self._finder = BaseFinder(self._ledger, catalog)
+        self._scoping = Scoping(self._ledger, state, self._finder, change_source)
         self._news = threading.Condition()
         self._closed = False
         self._refusals: dict[int, str] = {}  # open runs whose scan cannot go on
         self._epoch = self._ledger.take_epoch(ROLE)
-        self._end_abandoned_runs()
+        self._settle_old_runs()
 
-    def _end_abandoned_runs(self) -> None:
+    def _settle_old_runs(self) -> None:
+        """Close what a killed Forebay left open, by what the catalog says of its jobs."""
         for run in self._ledger.runs():
-            if run.state is RunState.OPEN:
-                self._ledger.end_run(
-                    run.number, RunState.FAILED, "Forebay ended before this run did"
-                )
+            jobs = self._jobs.jobs(run.number)
+            waiting = [job for job in jobs if job.state in (JobState.STREAMING, JobState.STREAMED)]
+            if run.state is not RunState.OPEN and not waiting:
+                continue
+            rows = self._catalog.jobs(job.jobid for job in waiting)
+            for job in waiting:
+                row = rows.get(job.jobid)
+                if job.state is JobState.STREAMING:
+                    self._jobs.broken(run.number, job.shard, job.jobid, KILLED)
+                elif row is not None and row.unique_name == job.job and row.ended:
+                    self._jobs.ended(run.number, job.shard, job.jobid, job.job, catalog_end(row))
+            if run.state is RunState.OPEN or waiting:
+                self._close_run(run.number, KILLED if run.state is RunState.OPEN else run.reason)
 
     def close(self) -> None:
         """Let waiters go and release the ledger."""
@@ -95,10 +133,31 @@ class Coordinator:
         assert dataset is not None
         return dataset
 
-    def open_run(self, dataset: str, level: str) -> Run:
-        """Open a run; the walkers find its root among the pending directories."""
+    def open_run(self, dataset: str, level: str, margin_ns: int = 0) -> Run:
+        """Open a run; the walkers find where it looks among what is pending.
+
+        margin_ns is how far apart two changes of a file may be and still have the same ctime.
+        """
         with self._news:
-            run = self._ledger.begin_run(dataset, level)
+            known = self._ledger.dataset(dataset)
+            assert known is not None, "it was defined before"
+            why_full = self._finder.why_full(known) if level != FULL_LEVEL else None
+            if why_full is not None:
+                level = FULL_LEVEL
+            beginning = self._scoping.begin(known, level, margin_ns)
+            if why_full:
+                beginning = dataclasses.replace(
+                    beginning, note=f"it is a full backup instead of an incremental: {why_full}"
+                )
+            run = self._ledger.begin_run(dataset, level, beginning)
+            self._state.make_run(run.number)
+            self._news.notify_all()
+        return run
+
+    def reopen_run(self, number: int) -> Run:
+        """Open a run again that was left incomplete, as long as no newer one began."""
+        with self._news:
+            run = self._ledger.reopen_run(number)
             self._state.make_run(run.number)
             self._news.notify_all()
         return run
@@ -106,14 +165,33 @@ class Coordinator:
     def end_run(self, number: int) -> Run:
         """Close a run by what its jobs came to."""
         with self._news:
-            run = self._ledger.run(number)
-            if run is None:
+            if self._ledger.run(number) is None:
                 raise UnknownRun(number)
-            state, reason = verdict(run, self._jobs.jobs(number))
-            self._ledger.end_run(number, state, self._refusals.pop(number, None) or reason)
-            self._remove_leftovers(number)
+            ended = self._close_run(number, self._refusals.pop(number, None))
             self._news.notify_all()
-            ended = self._ledger.run(number)
+        return ended
+
+    def _close_run(self, number: int, why: str | None) -> Run:
+        run = self._ledger.run(number)
+        assert run is not None
+        jobs = self._jobs.jobs(number)
+        state, reason = verdict(run, jobs)
+        merkle = None
+        if state in (RunState.COMPLETE, RunState.WARNINGS):
+            good = {job.shard: job for job in jobs if job.state is JobState.GOOD}
+            folder = self._state.receipts(number)
+            merkle = run_root(
+                [
+                    receipts_root(read_receipts(folder, job.receipts))
+                    for _, job in sorted(good.items())
+                    if job.receipts is not None
+                ]
+            )
+        elif why is not None:
+            reason = why if reason is None else f"{why} ({reason})"
+        self._ledger.end_run(number, state, reason, merkle)
+        self._remove_leftovers(number)
+        ended = self._ledger.run(number)
         assert ended is not None
         return ended
 
@@ -145,6 +223,7 @@ class Coordinator:
         for path in folder.iterdir() if folder.is_dir() else ():
             if path.name not in named:
                 path.unlink(missing_ok=True)
+        shutil.rmtree(self._state.plans(number), ignore_errors=True)  # can be made again
 
     # Walkers
 
@@ -167,7 +246,9 @@ class Coordinator:
         return bool(
             self._ledger.query(
                 "SELECT 1 FROM directories JOIN runs ON runs.number = run"
-                " WHERE lease IS NULL AND target = ? AND state = 'open' LIMIT 1",
+                " WHERE lease IS NULL AND target = ? AND runs.state = 'open' UNION ALL"
+                " SELECT 1 FROM names JOIN runs ON runs.number = run"
+                " WHERE lease IS NULL AND names.state = 'free' AND runs.state = 'open' LIMIT 1",
                 (target,),
             )
         )
@@ -175,21 +256,41 @@ class Coordinator:
     def commit_lease(self, number: int, role: str, epoch: int, result: LeaseResult) -> None:
         """Make what was found under a lease exist."""
         with self._news:
-            self._ledger.commit_lease(number, role, epoch, result)
+            run = self._ledger.commit_lease(number, role, epoch, result)
+            if run is not None and not result.whole:
+                self._scoping.complete(run)
             self._news.notify_all()
 
     # Streams: RunSource
 
     def join(self, hello: Hello) -> Joined:
-        """Give a job its shard of the dataset's open run."""
+        """Give a job its shard of the dataset's open run, and what it is compared with."""
         with self._news:
             run = self._joinable(hello)
+            found = self._finder.find(run, hello)
+            run = self._scoping.check(run, hello, found)
+            note = self._note(run, hello, found)
+            chain = tuple(row.job_id for row in found.chain)
+            claim = Claim(hello.jobid, hello.job, hello.level, chain, note)
             try:
-                self._jobs.claim(run.number, hello.shard, hello.jobid, hello.job, self._epoch)
+                self._jobs.claim(run.number, hello.shard, claim, self._epoch)
             except (ShardTaken, StreamOver) as error:
                 raise JoinRefused(str(error)) from error
-        accept = Accept(run.number, self._epoch, f"{run.dataset}.{run.number}", run.root)
-        return Joined(accept, run.seed)
+            self._news.notify_all()
+        # Two jobs that end in the same second have no order; this one must end after its base.
+        time.sleep(max(0.0, min(found.newest + 1 - time.time(), CLOCK_STEP_MAX_S)))
+        name = f"{run.dataset}.{run.number}"
+        accept = Accept(run.number, self._epoch, name, run.root, note=note)
+        return Joined(accept, run.seed, run.shards, run.margin_ns, found.base)
+
+    def _note(self, run: Run, hello: Hello, found: Bases) -> str:
+        if hello.level == FULL:
+            return run.note or ""
+        listed = ", ".join(str(row.job_id) for row in found.chain)
+        kind = f"{LEVEL_NAMES[hello.level]} on JobId {listed}"
+        if run.since is None:
+            return f"{kind}; the whole tree is looked at: {run.note}"
+        return f"{kind}; only what the change reader has seen since is looked at"
 
     def _joinable(self, hello: Hello) -> Run:
         dataset = self._ledger.dataset(hello.dataset)
@@ -204,16 +305,28 @@ class Coordinator:
                 f"dataset {dataset.name} has {dataset.shards} shards, numbered from 0; the"
                 f" FileSet asks for shard {hello.shard}/{hello.shards}"
             )
-        if hello.level != LEVEL_FULL:
+        if hello.level not in LEVELS:
             raise JoinRefused(
-                f"level {hello.level} is not supported by this version; run the job with level=Full"
+                f"level {hello.level} is unknown; use Full, Differential or Incremental"
             )
         run = self._ledger.open_run(dataset.name)
         if run is None:
             raise JoinRefused(
                 f"dataset {dataset.name} has no open run; start one with `forebay backup`"
             )
+        if hello.shards != run.shards:
+            raise JoinRefused(
+                f"run {run.number} of {dataset.name} began with {run.shards} shards; resume it"
+                " with as many, or make a new backup"
+            )
         return run
+
+    def scope(self, run: int) -> Scope:
+        """Return what a run looks at that does not look everywhere."""
+        with self._news:
+            return Scope(
+                tuple(self._ledger.scope(run, "names")), tuple(self._ledger.scope(run, "subtrees"))
+            )
 
     def segments(self, run: int, after: int, wait_s: float) -> SegmentPage:
         """Return segments committed after a number, waiting up to wait_s for news."""
@@ -222,10 +335,10 @@ class Coordinator:
             # The order matters: what is committed before the scan ends is seen before its end.
             row = None if self._closed else self._ledger.run(run)
             if row is None or row.state is not RunState.OPEN:
-                return SegmentPage((), False, f"run {run} is not open any more")
-            ended = row.scan_ended is not None
-            infos = tuple(self._ledger.segments(run, after))
-            return SegmentPage(infos, ended, self._refusals.get(run))
+                return SegmentPage((), False, refusal=f"run {run} is not open any more")
+            ended, everywhere = row.scan_ended is not None, row.since is None
+            infos = tuple(self._ledger.segments(run, after, whole=everywhere))
+            return SegmentPage(infos, ended, everywhere, self._refusals.get(run))
 
         def news() -> bool:
             nonlocal current

@@ -79,6 +79,11 @@ def default_base() -> Path:
     return data / "forebay" / "lab"
 
 
+def catalog_path(base: Path) -> Path:
+    """Return where the catalog of the lab in this folder is, or will be."""
+    return base / "work" / "director" / f"{render.DATABASE_NAME}.db"
+
+
 class Lab:
     """One private Bacula. Any number of objects and processes may stand for the same folder."""
 
@@ -89,7 +94,7 @@ class Lab:
             raise BadValue("lab folder", str(self.base), "Bacula takes no shell characters in it")
         self.programs = programs
         self.plugin = plugin
-        self.catalog = self.base / "work" / "director" / f"{render.DATABASE_NAME}.db"
+        self.catalog = catalog_path(self.base)
         self.volumes = self.base / "volumes"
         conf = self.base / "conf"
         self._console_file = conf / "bconsole.conf"

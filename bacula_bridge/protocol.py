@@ -82,7 +82,7 @@ RECEIPT_DTYPE = np.dtype(
         ("error", "<i4"),
         ("rdev", "<u8"),
         ("hash", "V16"),
-        ("reserved", "<u8"),
+        ("read_ns", "<i8"),
     ]
 )
 assert ENTRY_DTYPE.itemsize == 48
@@ -125,6 +125,7 @@ class Accept:
     window: int = 65_536
     prefetch_bytes: int = 32 << 20
     large_file_bytes: int = 4 << 20
+    note: str = ""
 
 
 @dataclass(frozen=True, slots=True)

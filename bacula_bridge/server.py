@@ -7,6 +7,7 @@ Does not cover: what a stream says (stream, protocol), who has which run (source
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import select
 import socket
@@ -14,9 +15,13 @@ import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
+from bacula_bridge.catalog import Catalog
+from bacula_bridge.planner import JobPlan, Planner, Views
 from bacula_bridge.protocol import (
     HEADER,
     FrameType,
@@ -34,9 +39,11 @@ from bacula_bridge.source import Joined, JoinRefused, RunSource
 from bacula_bridge.stream import StreamState
 from shards.errors import ForebayError
 from shards.order import stream_rows
+from shards.plan import Manifest
 from shards.receipts import ReceiptsWriter
 from shards.segment import SegmentInfo, SegmentStore
 from shards.state import StateDirectory
+from shards.view import ChainLink
 
 SOCKET_PATH_BYTES_MAX = 107  # sun_path, unix(7), less its NUL
 CONNECTIONS_MAX = 256
@@ -46,6 +53,8 @@ SILENCE_MAX_S = 60.0
 SEGMENT_WAIT_S = 1.0
 POLL_S = 0.5  # how soon a blocked sender sees that its stream is broken
 ABORT_SEND_S = 2.0
+
+Result = TypeVar("Result")
 
 
 class SocketUnusable(ForebayError):
@@ -81,11 +90,13 @@ class BridgeServer:
         path: Path,
         source: RunSource,
         state: StateDirectory,
+        catalog: Catalog,
         allowed_uids: frozenset[int] | None = None,
     ) -> None:
         self._path = path
         self._source = source
         self._state = state
+        self._planner = Planner(state, catalog)
         self._allowed_uids = allowed_uids or frozenset({0, os.geteuid()})
         self._lock = threading.Lock()
         self._connections: dict[int, Connection] = {}
@@ -137,7 +148,7 @@ class BridgeServer:
                 return
             number = self._next
             self._next += 1
-            connection = Connection(peer, self._source, self._state, self._stopping)
+            connection = Connection(peer, self._source, self._state, self._planner, self._stopping)
             self._connections[number] = connection
         connection.thread = threading.Thread(
             target=self._run, args=(number, connection), name=f"stream-{number}", daemon=True
@@ -162,11 +173,13 @@ class Connection:
         peer: socket.socket,
         source: RunSource,
         state: StateDirectory,
+        planner: Planner,
         stopping: threading.Event,
     ) -> None:
         self._peer = peer
         self._source = source
         self._state = state
+        self._planner = planner
         self._stopping = stopping
         self._changed = threading.Condition()
         self._stream: StreamState | None = None
@@ -235,12 +248,18 @@ class Connection:
         try:
             with self._changed:
                 self._stream, self._writer = StreamState(accept.window), writer
-            self._send(encode_accept(accept))
+            views = self._open_views(hello.shard)
+            note = "; ".join(filter(None, (accept.note, views.note if views else "")))
+            self._send(encode_accept(dataclasses.replace(accept, note=note)))
             receiver.start()
-            self._send_entries(self._stream, hello.shard)
+            self._send_entries(self._stream, hello.shard, views)
             self._await_done()
-            self._source.streamed(*place, writer.commit())
+            receipts = writer.commit()
+            self._source.streamed(*place, receipts)
             self._send(frame(FrameType.DONE_ACK))
+            self._planner.prepare(
+                ChainLink(*place, tdate=0, receipts=receipts, margin_ns=self._joined.margin_ns)
+            )
         except (OSError, ForebayError) as error:
             reason = str(error)
             self._abort(reason)
@@ -255,10 +274,25 @@ class Connection:
 
     # Sending
 
-    def _send_entries(self, stream: StreamState, shard: int) -> None:
+    def _open_views(self, shard: int) -> Views | None:
+        """Open what an incremental job is compared with, before it is accepted."""
         assert self._joined is not None
-        store = SegmentStore(self._state.segments(self._joined.accept.run))
-        for batch in stream_rows(store, self._pages(shard), shard, self._joined.seed):
+        base, root = self._joined.base, self._joined.accept.root
+        if base is None:
+            return None
+        return self._keeping_alive(lambda: self._planner.views(base, shard, root))
+
+    def _send_entries(self, stream: StreamState, shard: int, views: Views | None) -> None:
+        assert self._joined is not None
+        if views is None:
+            store = SegmentStore(self._state.segments(self._joined.accept.run))
+            pages = self._pages(shard)
+        else:
+            made = self._plan(shard, views)
+            store, pages = made.store, iter([list(made.infos)])
+            with self._changed:
+                self._total = sum(sum(info.counts[shard]) for info in made.infos)
+        for batch in stream_rows(store, pages, shard, self._joined.seed):
             frames = stream.entry_frames(batch)
             while True:
                 self._wait_for(lambda: stream.has_room)
@@ -270,6 +304,44 @@ class Connection:
         with self._changed:
             data = stream.end_frame()
         self._send(data)
+
+    def _plan(self, shard: int, views: Views) -> JobPlan:
+        """Wait for the end of the scan and compare what it found with the views."""
+        assert self._joined is not None
+        joined, run = self._joined, self._joined.accept.run
+        infos: list[SegmentInfo] = []
+        everywhere = False
+        while True:
+            page = self._source.segments(run, infos[-1].number if infos else 0, SEGMENT_WAIT_S)
+            if page.everywhere != everywhere:
+                everywhere = page.everywhere
+                if infos:
+                    infos.clear()  # of the changes alone; now the whole tree is looked at
+                    continue
+            infos += page.infos
+            if page.infos:
+                continue
+            if page.refusal:
+                raise StreamBroken(page.refusal)
+            if page.scan_ended:
+                break
+            self._check()
+            self._keep_alive()
+        manifest = Manifest(
+            SegmentStore(self._state.segments(run)), tuple(infos), joined.shards, joined.seed
+        )
+        scope = None if everywhere else self._source.scope(run)
+        return self._keeping_alive(
+            lambda: self._planner.plan(run, shard, manifest, scope, views, self._check)
+        )
+
+    def _keeping_alive(self, work: Callable[[], Result]) -> Result:
+        """Do work that takes its time in a thread of its own, and tell the plugin so."""
+        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="stream-work") as pool:
+            future = pool.submit(work)
+            while not wait((future,), timeout=POLL_S).done:
+                self._keep_alive()
+        return future.result()
 
     def _pages(self, shard: int) -> Iterator[list[SegmentInfo]]:
         assert self._joined is not None

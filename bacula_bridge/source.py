@@ -13,10 +13,19 @@ from bacula_bridge.protocol import Accept, Hello
 from shards.errors import ForebayError
 from shards.segment import SegmentInfo
 from shards.shard_jobs import ReceiptsInfo
+from shards.view import ChainLink
 
 
 class JoinRefused(ForebayError):
     """The job cannot have a stream; the sentence goes to the job log."""
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """What a job that is no Full is compared with."""
+
+    chain: tuple[ChainLink, ...]  # that it builds on, oldest first
+    currents: tuple[tuple[ChainLink, ...], ...]  # of all shards: everything good they have saved
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +34,9 @@ class Joined:
 
     accept: Accept
     seed: int
+    shards: int
+    margin_ns: int
+    base: Base | None = None  # None: everything is sent
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +45,16 @@ class SegmentPage:
 
     infos: tuple[SegmentInfo, ...]
     scan_ended: bool
+    everywhere: bool = True  # False: the run looks at what a change source named, and no further
     refusal: str | None = None  # why there will never be more
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """The names that are compared, with what is below some of them."""
+
+    names: tuple[bytes, ...]
+    subtrees: tuple[bytes, ...]
 
 
 class RunSource(Protocol):
@@ -43,7 +64,14 @@ class RunSource(Protocol):
         """Give a job its shard of the dataset's open run; JoinRefused if that cannot be."""
 
     def segments(self, run: int, after: int, wait_s: float) -> SegmentPage:
-        """Return what was committed after a segment number, waiting up to wait_s for news."""
+        """Return what was committed after a segment number, waiting up to wait_s for news.
+
+        While a run looks at changes only, a page has those; once it looks everywhere, only what
+        that gives, from the beginning.
+        """
+
+    def scope(self, run: int) -> Scope:
+        """Return what a run looks at that does not look everywhere."""
 
     def streamed(self, run: int, shard: int, jobid: int, receipts: ReceiptsInfo) -> None:
         """Record durable receipts; the job may end well once this returns."""

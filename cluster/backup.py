@@ -11,12 +11,13 @@ import os
 import re
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from actors.calls import ActorGone, answer
 from bacula_bridge.catalog import Catalog
-from bacula_bridge.director import Director
+from bacula_bridge.coordinator import catalog_end
+from bacula_bridge.director import Director, Level
 from bacula_bridge.errors import JobsTimeout
 from bacula_bridge.lab import Lab
 from bacula_bridge.render import check_dataset_name, check_shards, job_name
@@ -27,22 +28,27 @@ from cluster.output import plural
 from cluster.progress import BackupDisplay
 from cluster.records import RunRecord, datasets, find_run
 from cluster.settings import Settings
-from filesystems.detect import detect
+from filesystems.detect import Detected, detect, timestamp_margin_ns
 from shards.errors import ForebayError, UsageError
-from shards.ledger import Run
-from shards.shard_jobs import CatalogEnd
+from shards.ledger import NotResumable, Run
+from shards.ledger_schema import JobState, RunState
 
 SHARDS_DEFAULT = 4
-LEVEL_FULL = "full"
+LEVELS: dict[str, Level] = {
+    "full": "Full",
+    "differential": "Differential",
+    "incremental": "Incremental",
+}
+LEVEL_DEFAULT = "incremental"  # the Director makes it a Full where there is none yet
 POLL_S = 0.25
 DIRECTOR_CHECK_S = 5.0
 CANCEL_WAIT_S = 60.0
 
 
-class LevelUnsupported(UsageError):
-    """Only full backups exist so far."""
+class LevelUnknown(UsageError):
+    """There are three levels."""
 
-    template = "level {0} is not supported by this version; use --level full"
+    template = "level {0} is unknown; use full, differential or incremental"
 
 
 class NameTaken(UsageError):
@@ -60,14 +66,17 @@ class BackupRequest:
     shards: int
     threads: int
     filesystem: str
+    margin_ns: int  # how far apart two changes may be and still have one ctime
+    level: str = LEVEL_DEFAULT
+    resume: int | None = None  # the run that is to go on
 
 
 def plan(
     settings: Settings, directory: Path, name: str | None, shards: int | None, level: str
 ) -> BackupRequest:
     """Check what was asked for; raises before any work starts."""
-    if level != LEVEL_FULL:
-        raise LevelUnsupported(level)
+    if level not in LEVELS:
+        raise LevelUnknown(level)
     root = directory.resolve()
     detected = detect(root)
     dataset = check_dataset_name(name) if name is not None else _default_name(root)
@@ -76,12 +85,30 @@ def plan(
         raise NameTaken(dataset, os.fsdecode(known.root), directory)
     if shards is None:
         shards = known.shards if known else SHARDS_DEFAULT
+    return _request(dataset, root, detected, shards, level)
+
+
+def plan_resume(settings: Settings, number: int) -> BackupRequest:
+    """Check that a run can be resumed; raises before any work starts."""
+    run = find_run(settings, str(number)).run
+    if run.state not in (RunState.INCOMPLETE, RunState.FAILED, RunState.OPEN):
+        raise NotResumable(number, f"it is {run.state.value}")
+    root = Path(os.fsdecode(run.root))
+    request = _request(run.dataset, root, detect(root), run.shards, run.level)
+    return replace(request, resume=number)
+
+
+def _request(
+    dataset: str, root: Path, detected: Detected, shards: int, level: str
+) -> BackupRequest:
     return BackupRequest(
         dataset,
         root,
         check_shards(shards),
         max(2, min(32, 2 * (os.cpu_count() or 1))),
         f"{detected.filesystem.name}:{detected.type_name}",
+        timestamp_margin_ns(detected.type_name),
+        level,
     )
 
 
@@ -90,7 +117,7 @@ def _default_name(root: Path) -> str:
 
 
 def back_up(settings: Settings, request: BackupRequest, display: BackupDisplay) -> RunRecord:
-    """Make one full backup; return the run as the ledger has it at the end."""
+    """Make one backup; return the run as the ledger has it at the end."""
     settings.state.make()
     display.say(f"preparing Bacula and Ray for {request.root}")
     # Bacula's daemons and Ray take seconds each and do not need one another. Ray gets the main
@@ -99,11 +126,18 @@ def back_up(settings: Settings, request: BackupRequest, display: BackupDisplay) 
         preparing = pool.submit(_prepare_lab, settings, request, display)
         try:
             with EmbeddedCluster(settings, request.threads) as cluster:
-                number = _Backup(cluster, preparing.result().lab, request, display).run()
+                number = run_backup(cluster, preparing.result().lab, request, display)
         finally:
             if preparing.exception() is None:
                 preparing.result().give_back()
     return find_run(settings, str(number), request.dataset)
+
+
+def run_backup(
+    cluster: EmbeddedCluster, lab: Lab, request: BackupRequest, display: BackupDisplay
+) -> int:
+    """Make one backup in a cluster that is up; return the number of its run."""
+    return _Backup(cluster, lab, request, display).run()
 
 
 def _prepare_lab(settings: Settings, request: BackupRequest, display: BackupDisplay) -> BorrowedLab:
@@ -139,15 +173,17 @@ class _Backup:
             ),
             "the coordinator",
         )
-        run = answer(coordinator.open_run.remote(request.dataset, LEVEL_FULL), "the coordinator")
+        run = self._open_run()
         self._display.say(f"run {run.number} of {request.dataset}: scanning and streaming")
-        jobs: list[int] = []
+        if run.note:
+            self._display.say(run.note)
+        jobs: dict[int, int] = {}
         try:
-            jobs = self._start_jobs()
-            self._follow(run, jobs)
+            jobs = self._start_jobs(run)
+            self._follow(run, list(jobs.values()))
         except BaseException:
             if jobs:
-                self._cancel(jobs)
+                self._cancel(list(jobs.values()))
             raise
         finally:
             self._record(run, jobs)
@@ -155,17 +191,30 @@ class _Backup:
             answer(coordinator.end_run.remote(run.number), "the coordinator")
         return run.number
 
+    def _open_run(self) -> Run:
+        """Open a run, or one again that was left incomplete."""
+        request, coordinator = self._request, self._cluster.coordinator
+        if request.resume is not None:
+            return answer(coordinator.reopen_run.remote(request.resume), "the coordinator")
+        reference = coordinator.open_run.remote(request.dataset, request.level, request.margin_ns)
+        return answer(reference, "the coordinator")
+
     def _cancel(self, jobs: list[int]) -> None:
         """End the jobs and wait until the catalog has seen it, for a bounded time."""
         self._director.cancel(jobs)
         with contextlib.suppress(JobsTimeout):
             self._director.follow(jobs, timeout_s=CANCEL_WAIT_S)
 
-    def _start_jobs(self) -> list[int]:
-        """Start all jobs in one go; return JobIds in the order of the shards."""
-        request = self._request
-        names = [job_name(request.dataset, shard) for shard in range(request.shards)]
-        return self._director.run_jobs(names, level="Full")
+    def _start_jobs(self, run: Run) -> dict[int, int]:
+        """Start all jobs that the run still needs in one go; return JobIds by shard."""
+        status = answer(self._cluster.coordinator.status.remote(run.number), "the coordinator")
+        saved = {job.shard for job in status.jobs if job.state is JobState.GOOD}
+        shards = [shard for shard in range(run.shards) if shard not in saved]
+        if not shards:
+            return {}
+        names = [job_name(run.dataset, shard) for shard in shards]
+        jobids = self._director.run_jobs(names, level=LEVELS[run.level])
+        return dict(zip(shards, jobids, strict=True))
 
     def _follow(self, run: Run, jobs: list[int]) -> None:
         """Show progress until the catalog has seen all jobs end.
@@ -174,6 +223,7 @@ class _Backup:
         """
         asked = time.monotonic()
         while True:
+            self._cluster.check_interruption()
             self._check_scan(run)
             self._show(run)
             rows = self._catalog.jobs(jobs)
@@ -220,22 +270,13 @@ class _Backup:
             answer(reference, "the coordinator")
             return []
 
-    def _record(self, run: Run, jobs: list[int]) -> None:
+    def _record(self, run: Run, jobs: dict[int, int]) -> None:
         """Tell the ledger what the catalog shows of each job."""
-        rows = self._catalog.jobs(jobs)
-        for shard, jobid in enumerate(jobs):
-            row = rows.get(jobid)
-            if row is None:
+        rows = self._catalog.jobs(jobs.values())
+        for shard, jobid in jobs.items():
+            if (row := rows.get(jobid)) is None:
                 continue
-            end = CatalogEnd(
-                row.outcome, row.files, row.bytes, _epoch(row.start), row.end_epoch or time.time()
-            )
             reference = self._cluster.coordinator.job_ended.remote(
-                run.number, shard, jobid, row.unique_name, end
+                run.number, shard, jobid, row.unique_name, catalog_end(row)
             )
             answer(reference, "the coordinator")
-
-
-def _epoch(local_time: str) -> float:
-    """Read a time of the catalog, which is the Director's local time."""
-    return time.mktime(time.strptime(local_time, "%Y-%m-%d %H:%M:%S")) if local_time else 0.0

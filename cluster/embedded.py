@@ -11,6 +11,7 @@ import os
 import shutil
 import signal
 from types import FrameType, TracebackType
+from typing import Any
 
 import ray
 from ray.actor import ActorHandle
@@ -20,6 +21,7 @@ from actors.bridge import BridgeActor
 from actors.calls import ActorGone, answer
 from actors.coordinator import CoordinatorActor
 from actors.walker import WalkerActor
+from bacula_bridge.lab import catalog_path
 from cluster.settings import Settings
 from shards.errors import ForebayError
 
@@ -45,9 +47,40 @@ class RayNotStarted(ForebayError):
     template = "Ray did not start on this machine: {0}; `forebay doctor` tells what is missing"
 
 
-def _terminate(number: int, _frame: FrameType | None) -> None:
-    """End as Ctrl-C does: jobs cancelled, run closed, daemons and Ray stopped."""
-    raise SystemExit(128 + number)
+class _Interruption:
+    """Ctrl-C and SIGTERM: jobs cancelled, run closed, daemons and Ray stopped.
+
+    Ray has handlers of its own, which end the process without any clean-up. An exception that a
+    handler raises is lost if it happens to come up in a destructor or a callback, so that the
+    signal is remembered too.
+    """
+
+    def __init__(self) -> None:
+        self._number = 0
+        self._before: dict[int, Any] = {}
+
+    def install(self) -> None:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._before[number] = signal.signal(number, self._take)
+
+    def restore(self) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._before.clear()
+
+    def _take(self, number: int, _frame: FrameType | None) -> None:
+        self._number = number
+        raise SystemExit(128 + number)
+
+    def check(self) -> None:
+        """Raise once more if a signal came and its exception got lost."""
+        if self._number:
+            number, self._number = self._number, 0
+            raise SystemExit(128 + number)
+
+    def taken(self) -> None:
+        """Forget the signal: its exception has arrived."""
+        self._number = 0
 
 
 def target_label(target: int) -> str:
@@ -65,6 +98,7 @@ class EmbeddedCluster:
         self._serving: dict[ray.ObjectRef[None], int] = {}
         self._restarts = 0
         self._lock = -1
+        self._interruption = _Interruption()
         self.coordinator: ActorHandle
         self.bridge: ActorHandle
         self.walkers: list[ActorHandle] = []
@@ -85,6 +119,7 @@ class EmbeddedCluster:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self._interruption.taken()
         for stop in (*(walker.stop for walker in self.walkers), self.bridge.stop):
             self._ask(stop)
         self._ask(self.coordinator.close)
@@ -118,16 +153,18 @@ class EmbeddedCluster:
             )
         except (RayError, OSError, ValueError, ConnectionError, RuntimeError) as error:
             raise RayNotStarted(str(error).splitlines()[0] if str(error) else error) from error
-        # Ray has put its own handler there, which ends the process without any clean-up.
-        signal.signal(signal.SIGTERM, _terminate)
+        self._interruption.install()
 
     def _start_actors(self) -> None:
         settings = self._settings
         state = str(settings.state.base)
-        self.coordinator = CoordinatorActor.options(name=COORDINATOR).remote(state)
+        catalog = str(catalog_path(settings.lab))
+        self.coordinator = CoordinatorActor.options(name=COORDINATOR).remote(
+            state, str(settings.runtime), catalog
+        )
         answer(self.coordinator.open.remote(), "the coordinator")
         self.bridge = BridgeActor.options(name="bridge").remote(
-            self.coordinator, str(settings.socket), state
+            self.coordinator, str(settings.socket), state, catalog
         )
         answer(self.bridge.open.remote(), "the bridge")
         self._start_walkers()
@@ -148,6 +185,10 @@ class EmbeddedCluster:
 
     def _serve(self, target: int) -> None:
         self._serving[self.walkers[target].serve.remote()] = target
+
+    def check_interruption(self) -> None:
+        """Raise SystemExit if a signal asked for the end and that was lost."""
+        self._interruption.check()
 
     def check_walkers(self) -> None:
         """Send a walker that Ray restarted back to work; ForebayError when it keeps dying."""
@@ -173,6 +214,6 @@ class EmbeddedCluster:
 
     def _shut_down(self) -> None:
         ray.shutdown()
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        self._interruption.restore()
         shutil.rmtree(self._settings.runtime, ignore_errors=True)
         os.close(self._lock)

@@ -1,7 +1,7 @@
-"""A whole restore: one selection from the receipts, N parallel jobs, the directories last.
+"""A whole restore: N parallel jobs, the directories last.
 
-Covers: choosing the run, checking the place, the bootstrap files, following the jobs.
-Does not cover: what lands on disk (FD plugin), which FileIndexes (shards.selection).
+Covers: checking the place, the bootstrap files, following the jobs.
+Does not cover: what is taken from which jobs (restore_plan), what lands on disk (FD plugin).
 """
 
 from __future__ import annotations
@@ -15,19 +15,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bacula_bridge.bootstrap import Ranges, bootstrap
+from bacula_bridge.bootstrap import bootstrap
 from bacula_bridge.catalog import Catalog, JobRow, Span
 from bacula_bridge.director import Director, JobProgress
 from bacula_bridge.lab import Lab
-from cluster.labs import borrow_lab
+from cluster.labs import borrow_lab, the_lab
 from cluster.output import show_path
 from cluster.progress import BackupDisplay
-from cluster.records import GOOD_RUNS, RunRecord
+from cluster.records import RunRecord
 from cluster.replace import Replace
+from cluster.restore_plan import Part, RestorePlan, plan_restore
 from cluster.settings import Settings
-from shards.errors import ForebayError, UsageError
-from shards.receipts import read_receipts
-from shards.selection import JobSelection, select
+from shards.errors import UsageError
 
 MARKED_MODE = 0o4700  # bacula_bridge/plugin/restore_directories.h
 RESTORE_TIMEOUT_S = 30 * 86_400.0
@@ -36,9 +35,6 @@ COMPLAINTS_MAX = 100
 IN_PLACE = Path("/")
 GOOD = "T"
 GOOD_WITH_WARNINGS = "W"
-
-
-Pairs = list[tuple[int, int]]
 
 
 class PlaceNotEmpty(UsageError):
@@ -56,21 +52,6 @@ class PlaceUnusable(UsageError):
     template = "cannot restore to {0}: {1}"
 
 
-class NothingMatches(UsageError):
-    """A path is not in the run."""
-
-    template = "run {0} has nothing at {1}; paths are relative to {2}, or absolute"
-
-
-class VolumesGone(ForebayError):
-    """The catalog no longer has a job."""
-
-    template = (
-        "the catalog no longer has JobId {0} of run {1}: its volume was purged or another catalog"
-        " is in use; restore another run"
-    )
-
-
 @dataclass(slots=True)
 class RestoreResult:
     """What a restore did."""
@@ -82,6 +63,7 @@ class RestoreResult:
     size_bytes: int = 0
     seconds: float = 0.0
     jobs: list[dict[str, Any]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)  # what does not come as it was in the run
 
     @property
     def good(self) -> bool:
@@ -92,7 +74,7 @@ class RestoreResult:
 
     @property
     def warned(self) -> bool:
-        return any(job["status"] == GOOD_WITH_WARNINGS for job in self.jobs)
+        return bool(self.notes) or any(job["status"] == GOOD_WITH_WARNINGS for job in self.jobs)
 
 
 def check_place(to: Path | None, *, in_place: bool, replace: Replace | None) -> Path:
@@ -115,18 +97,6 @@ def check_place(to: Path | None, *, in_place: bool, replace: Replace | None) -> 
     return place
 
 
-def relative_paths(root: bytes, paths: Sequence[str]) -> list[bytes] | None:
-    """Return paths relative to the root; None if none were given."""
-    if not paths:
-        return None
-    relative = []
-    for path in map(os.fsencode, paths):
-        if path == root or path.startswith(root.rstrip(b"/") + b"/"):
-            path = path[len(root) :]
-        relative.append(os.path.normpath(b"/" + path).strip(b"/"))
-    return relative
-
-
 def restore(
     settings: Settings,
     record: RunRecord,
@@ -138,28 +108,38 @@ def restore(
     """Restore a run or some paths of it."""
     run = record.run
     started = time.monotonic()
-    selections = _select(settings, record, paths)
+    plan = dry_run(settings, record, paths, display)
     borrowed = borrow_lab(settings, run.shards, display.say)
     try:
-        restorer = _Restorer(borrowed.lab, record, place, replace, display)
-        restorer.look_up()
+        restorer = Restorer(borrowed.lab, plan, place, replace, display)
         place.mkdir(parents=True, exist_ok=True)
         result = RestoreResult(run.number, place, place / os.fsdecode(run.root).lstrip("/"))
-        result.names = sum(selection.names for selection in selections.values())
-        result.size_bytes = sum(selection.size_bytes for selection in selections.values())
+        result.names, result.size_bytes = plan.names, plan.size_bytes
+        result.notes = plan.notes
         with tempfile.TemporaryDirectory(prefix="bsr-", dir=settings.home) as folder:
-            contents = [{jobid: s.contents} for jobid, s in selections.items() if s.contents]
-            directories = {jobid: s.directories for jobid, s in selections.items()}
             display.say(f"restoring {result.names:,} names to {place}")
             # Attributes of a directory would change while other jobs still write into it.
-            for part in (contents, [directories]):
-                result.jobs += restorer.run(Path(folder), part)
+            for parts in (plan.early, plan.contents, [plan.directories]):
+                result.jobs += restorer.run(Path(folder), parts)
             if replace is not Replace.ALWAYS:
                 _clear_marks(place, result.tree)
     finally:
         borrowed.give_back()
     result.seconds = time.monotonic() - started
     return result
+
+
+def dry_run(
+    settings: Settings, record: RunRecord, paths: Sequence[str], display: BackupDisplay
+) -> RestorePlan:
+    """Return what would be restored from which jobs, and say what does not go without saying."""
+    catalog = Catalog(the_lab(settings, display.say).catalog)
+    plan = plan_restore(settings, catalog, record, paths)
+    for note in plan.notes:
+        display.say(note)
+    for path in plan.first_names:
+        display.say(f"{show_path(path)} comes too: names of your choice are hard links to it")
+    return plan
 
 
 def _clear_marks(place: Path, tree: Path) -> None:
@@ -183,55 +163,31 @@ def _clear_marks(place: Path, tree: Path) -> None:
         os.close(folder)
 
 
-def _select(settings: Settings, record: RunRecord, paths: Sequence[str]) -> dict[int, JobSelection]:
-    run = record.run
-    if not record.saved_jobs:
-        raise UsageError(f"run {run.number} has no good job: there is nothing to restore")
-    wanted = relative_paths(run.root, paths)
-    selections = {}
-    for job in record.saved_jobs:
-        assert job.receipts is not None, "a good job has receipts"
-        batches = read_receipts(settings.state.receipts(run.number), job.receipts)
-        selections[job.jobid] = select(batches, wanted)
-    matched = set().union(*(selection.matched for selection in selections.values()))
-    for given, path in zip(paths, wanted or (), strict=True):
-        if path not in matched:
-            raise NothingMatches(run.number, given, show_path(run.root))
-    return selections
-
-
-class _Restorer:
-    """Turns selections into bootstrap files and jobs."""
+class Restorer:
+    """Turns the parts of a plan into bootstrap files and jobs."""
 
     def __init__(
-        self, lab: Lab, record: RunRecord, place: Path, replace: Replace, display: BackupDisplay
+        self, lab: Lab, plan: RestorePlan, place: Path, replace: Replace, display: BackupDisplay
     ) -> None:
         self._catalog = Catalog(lab.catalog)
         self._director = Director(lab.console, self._catalog)
-        self._record = record
+        self._jobs = plan.jobs
         self._place = place
         self._replace = replace
         self._display = display
-        self._jobs: dict[int, JobRow] = {}
         self._spans: dict[int, list[Span]] = {}
         self._files = 0
         self._shown = 0  # jobs that have a bar of their own already
 
-    def look_up(self) -> None:
-        """Find the run's jobs and their places on volumes in the catalog."""
-        self._jobs = self._catalog.jobs(job.jobid for job in self._record.saved_jobs)
-        for job in self._record.saved_jobs:
-            if job.jobid not in self._jobs:
-                raise VolumesGone(job.jobid, self._record.run.number)
-            self._spans[job.jobid] = self._catalog.spans(job.jobid)
-
-    def run(self, folder: Path, parts: list[dict[int, Pairs]]) -> list[dict[str, Any]]:
+    def run(self, folder: Path, parts: Sequence[Part]) -> list[dict[str, Any]]:
         """Restore several disjoint parts at once, a job each; return how the jobs ended."""
         files, expected = [], []
         for part in parts:
-            selection = {jobid: Ranges(tuple(pairs)) for jobid, pairs in part.items() if pairs}
+            selection = {jobid: ranges for jobid, ranges in part.items() if ranges.pairs}
             if not selection:
                 continue
+            for jobid in selection.keys() - self._spans.keys():
+                self._spans[jobid] = self._catalog.spans(jobid)
             self._files += 1
             path = folder / f"{self._files}.bsr"
             with path.open("w") as stream:
@@ -282,13 +238,3 @@ class _Restorer:
         lines = self._director.job_log(row.job_id).splitlines()
         told = [line.strip() for line in lines if any(word in line for word in COMPLAINTS)]
         return told[:COMPLAINTS_MAX]
-
-
-def incomplete_note(record: RunRecord) -> str | None:
-    """Say what a restore of this run cannot bring."""
-    if record.run.state in GOOD_RUNS:
-        return None
-    return (
-        f"run {record.run.number} is {record.run.state.value}: only"
-        f" {len(record.saved_jobs)} of {record.run.shards} shards can be restored"
-    )

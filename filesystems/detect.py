@@ -17,6 +17,22 @@ from filesystems.posix import PosixFilesystem
 
 UNKNOWN_TYPE = "unknown"
 
+# Filesystems of this machine's own kernel: they stamp with its clock, whose coarse ticks are at
+# most 10 ms apart (CONFIG_HZ=100; Linux ktime_get_coarse_real_ts64).
+_LOCAL_TYPES = frozenset({"ext4", "xfs", "btrfs", "tmpfs", "overlay", "f2fs", "zfs", "bcachefs"})
+_LOCAL_MARGIN_NS = 20_000_000
+# Others may stamp whole seconds, with another machine's clock.
+_OTHER_MARGIN_NS = 3_000_000_000
+
+
+def timestamp_margin_ns(type_name: str) -> int:
+    """Return how long before it was read a file's ctime must lie to be trusted, in ns.
+
+    It covers the granularity of time stamps, and the skew between the clock that stamps and the
+    one of whoever reads.
+    """
+    return _LOCAL_MARGIN_NS if type_name in _LOCAL_TYPES else _OTHER_MARGIN_NS
+
 
 @dataclass(frozen=True, slots=True)
 class Detected:

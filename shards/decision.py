@@ -13,7 +13,10 @@ them shard k sends
     current view has a newer word on that name;
  c. what its base calls due;
 
-and if one name of an inode goes, all go (`linked`): Bacula links only within a job.
+and if one name of an inode goes, all go (`linked`): Bacula links only within a job. So do they if
+the name that they were saved as links of is gone or has become another inode, for Bacula makes a
+link by that name. (The names of an inode that is moved within the tree come back as new ones; one
+that is moved out of it, or to where nothing can be looked at, does not.)
 
 Bacula merges the chains of the shards by name and takes the job that ended last. So a name that
 another shard's inode has taken over must not be deleted, and one that came back from another
@@ -44,7 +47,7 @@ class Decision:
     """What goes, of one range of names."""
 
     send: Mask  # over the rows of the tree
-    linked: npt.NDArray[np.uint64]  # inodes with several names of which at least one goes
+    linked: npt.NDArray[np.uint64]  # inodes all of whose names go
     deleted: dict[int, npt.NDArray[np.int64]]  # by shard: rows of its base to send as FT_DELETED
 
 
@@ -58,8 +61,9 @@ def decide(
 
     Only shards in bases are decided for; currents has the views of all shards that have saved
     anything. A shard whose job has no base gives an empty view. Everything is of the same range of
-    keys, or of the same set of names. unlisted are keys, without a last NUL, of names and
-    directories that could not be looked at: what a view has there, or below, is not deleted.
+    keys, or of the same set of names. unlisted are keys of what could not be looked at: what a view
+    has there, or below, is not deleted. A key without a last NUL is of a name whose type is not
+    known, so it stands for a directory too.
     """
     names = _Names([tree, *bases.values(), *currents.values()])
     in_tree = names.codes[0]
@@ -76,14 +80,17 @@ def decide(
     counted &= last[in_tree] == np.arange(len(in_tree))
     newest = _Newest(names.count, currents, names.codes[1 + len(bases) :])
     deleted = {}
+    linked = []
     for (shard, base), codes in zip(bases.items(), names.codes[1:], strict=False):
         rows = np.flatnonzero(counted & (shard_of_row == shard))
         send[rows[~_is_unchanged(tree, rows, in_tree, base, codes, newest, shard)]] = True
         gone = (base.column("state").to_numpy() == NameState.LIVE) & ~present[codes]
         deleted[shard] = _without_unlisted(np.flatnonzero(gone), base.column("key"), unlisted)
+        linked.append(_inodes_without_first(tree, last[codes], base, deleted[shard]))
     several = (tree.column("nlink").to_numpy() > 1) & counted
     several &= ~is_directory_column(tree.column("mode").to_numpy())
-    return Decision(send, np.unique(tree.column("ino").to_numpy()[send & several]), deleted)
+    linked.append(tree.column("ino").to_numpy()[send & several])
+    return Decision(send, np.unique(np.concatenate(linked)), deleted)
 
 
 def add_links(tree: pa.RecordBatch, send: Mask, linked: npt.NDArray[np.uint64]) -> Mask:
@@ -171,16 +178,35 @@ def _is_unchanged(
     return result
 
 
+def _inodes_without_first(
+    tree: pa.RecordBatch,
+    theirs: npt.NDArray[np.int64],
+    base: pa.RecordBatch,
+    deleted: npt.NDArray[np.int64],
+) -> npt.NDArray[np.uint64]:
+    """Return inodes whose first name is no longer theirs; theirs are rows of the tree, or -1."""
+    inodes: npt.NDArray[np.uint64] = base.column("ino").to_numpy()
+    lost = np.zeros(base.num_rows, dtype=bool)
+    lost[deleted] = True
+    rows = np.flatnonzero(theirs >= 0)
+    lost[rows] = tree.column("ino").to_numpy()[theirs[rows]] != inodes[rows]
+    lost &= base.column("state").to_numpy() == NameState.LIVE
+    lost &= (base.column("nlink").to_numpy() > 1) & (base.column("first_index").to_numpy() == 0)
+    lost &= ~is_directory_column(base.column("mode").to_numpy())
+    return inodes[lost]
+
+
 def _without_unlisted(
     rows: npt.NDArray[np.int64], keys: pa.BinaryArray, unlisted: Sequence[bytes]
 ) -> npt.NDArray[np.int64]:
-    """Drop rows that lie at or below a name that could not be looked at."""
+    """Drop rows that lie at or below what could not be looked at."""
     if not unlisted or not len(rows):
         return rows
     candidates = keys.take(pa.array(rows))
     hidden = np.zeros(len(rows), dtype=bool)
-    for name in unlisted:
+    for key in unlisted:
+        name = key.removesuffix(b"\0")
         below = pc.starts_with(candidates, pattern=name + b"\0" if name else b"")
-        same = pc.equal(candidates, pa.scalar(name, type=pa.binary()))
+        same = pc.equal(candidates, pa.scalar(key, type=pa.binary()))
         hidden |= pc.or_(below, same).to_numpy(zero_copy_only=False)
     return rows[~hidden]

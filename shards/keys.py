@@ -19,7 +19,7 @@ _IFMT, _IFDIR = 0o170000, 0o040000
 
 
 def name_key(path: bytes, *, is_directory: bool) -> bytes:
-    """Return the key of a path relative to the root; the root itself is b""."""
+    """Return the key of a path relative to the root; the root itself is b"\\0"."""
     return path.replace(b"/", b"\0") + (b"\0" if is_directory else b"")
 
 
@@ -52,8 +52,10 @@ def is_directory_column(modes: npt.NDArray[np.uint32]) -> npt.NDArray[np.bool_]:
 def key_column(paths: pa.BinaryArray, modes: npt.NDArray[np.uint32]) -> pa.BinaryArray:
     """Return the keys of a column of paths with their st_mode."""
     flat = pc.replace_substring(paths, pattern=b"/", replacement=b"\0")
-    ends = np.array([b"", b"\0"], dtype=object)[is_directory_column(modes).astype(np.int8)]
-    return pc.binary_join_element_wise(flat, pa.array(ends, type=pa.binary()), b"")
+    is_directory = is_directory_column(modes)
+    if not is_directory.any():
+        return flat
+    return pc.if_else(pa.array(is_directory), pc.binary_join_element_wise(flat, b"\0", b""), flat)
 
 
 def path_column(keys: pa.BinaryArray) -> pa.BinaryArray:

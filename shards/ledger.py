@@ -11,19 +11,23 @@ import fcntl
 import os
 import sqlite3
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
-from shards.errors import ForebayError
+from shards.changes import Position
+from shards.errors import ForebayError, UsageError
 from shards.files import flush_directory
 from shards.lease import PendingDirectory
 from shards.ledger_schema import LEDGER_VERSION, TABLES, RunState
 from shards.segment import SegmentInfo
+from shards.state import StateDirectory
 
 # A lease takes at most so many directories; the walker's row budget bounds its work.
 LEASE_DIRECTORIES_MAX = 1_024
+LEASE_NAMES_MAX = 8_192
 SEGMENTS_PAGE_MAX = 256
 BUSY_TIMEOUT_S = 30.0
 
@@ -55,6 +59,12 @@ class LeaseLost(ForebayError):
     """The lease was taken away; its directories are walked again by somebody else."""
 
     template = "lease {0} is {1}"
+
+
+class NotResumable(UsageError):
+    """Only the newest run of a dataset can go on."""
+
+    template = "run {0} cannot be resumed: {1}"
 
 
 class RunOpen(ForebayError):
@@ -90,6 +100,11 @@ class Run:
     started: float
     ended: float | None
     reason: str | None
+    position: Position | None = None  # of the change source, taken before anything was read
+    since: Position | None = None  # what its changes begin at; None: it looks everywhere
+    note: str | None = None  # why it looks everywhere though it is no full backup
+    margin_ns: int = 0  # what changed so shortly before it was read stays due
+    merkle: bytes | None = None  # root over the receipts of its good jobs, once it has ended
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +119,8 @@ class Lease:
     seed: int
     directories: tuple[PendingDirectory, ...]
     include_root: bool  # the root's own row is still to be written
+    whole: bool = True  # part of a walk of everything
+    names: tuple[bytes, ...] = ()  # to be looked at one by one, without what is below them
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +134,19 @@ class LeaseResult:
     size_bytes: int
     errors: int
     mount_points: int = 0
+    whole: bool = True  # as the lease's
+
+
+@dataclass(frozen=True, slots=True)
+class Beginning:
+    """How a run begins: where its change source stands, and what it says."""
+
+    position: Position | None = None
+    since: Position | None = None  # None: the run looks everywhere
+    names: tuple[bytes, ...] = ()
+    subtrees: tuple[bytes, ...] = ()
+    note: str | None = None  # why it looks everywhere though it is no full backup
+    margin_ns: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,11 +208,18 @@ class Ledger:
         os.close(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
         with closing(sqlite3.connect(draft, isolation_level=None)) as db:
             db.executescript(
-                f"BEGIN; {TABLES} INSERT INTO meta VALUES ('version', '{LEDGER_VERSION}'); COMMIT;"
+                f"BEGIN; {TABLES} INSERT INTO meta VALUES ('version', '{LEDGER_VERSION}');"
+                f" INSERT INTO sqlite_sequence VALUES ('runs', {self._newest_known_run()}); COMMIT;"
             )
             db.execute("PRAGMA journal_mode = WAL")
         os.rename(draft, self.path)
         flush_directory(self.path.parent)
+
+    def _newest_known_run(self) -> int:
+        """Return the newest run of a ledger that was lost: its numbers are not used again."""
+        folder = StateDirectory(self.path.parent).runs
+        names = os.listdir(folder) if folder.is_dir() else []
+        return max((int(name) for name in names if name.isdecimal()), default=0)
 
     def _open(self, read_only: bool) -> sqlite3.Connection:
         mode = "ro" if read_only else "rwc"
@@ -249,7 +286,8 @@ class Ledger:
             ).fetchall()
             for (number,) in lost:
                 db.execute("UPDATE leases SET state = 'lost' WHERE number = ?", (number,))
-                db.execute("UPDATE directories SET lease = NULL WHERE lease = ?", (number,))
+                for table in ("directories", "names"):
+                    db.execute(f"UPDATE {table} SET lease = NULL WHERE lease = ?", (number,))
         return epoch
 
     def check_epoch(self, role: str, epoch: int) -> None:
@@ -290,19 +328,25 @@ class Ledger:
 
     # Runs
 
-    def begin_run(self, name: str, level: str) -> Run:
-        """Open a run of a dataset; its root is the first pending directory."""
+    def begin_run(self, name: str, level: str, beginning: Beginning | None = None) -> Run:
+        """Open a run of a dataset; without changes its root is the first pending directory."""
         dataset = self.dataset(name)
         assert dataset is not None, f"dataset {name} was looked up before"
+        begun = beginning or Beginning()
         with self.transaction() as db:
             row = db.execute(
                 "SELECT number FROM runs WHERE dataset = ? AND state = 'open'", (name,)
             ).fetchone()
             if row:
                 raise RunOpen(name, row[0])
+            for table in ("directories", "names", "subtrees"):  # older runs are never resumed
+                db.execute(
+                    f"DELETE FROM {table} WHERE run IN (SELECT number FROM runs WHERE dataset = ?)",
+                    (name,),
+                )
             cursor = db.execute(
-                "INSERT INTO runs (dataset, root, shards, seed, level, state, started)"
-                " VALUES (?, ?, ?, ?, ?, 'open', ?)",
+                "INSERT INTO runs (dataset, root, shards, seed, level, state, started, position,"
+                " since, note, margin_ns) VALUES (?, ?, ?, ?, ?, 'open', ?, ?, ?, ?, ?)",
                 (
                     name,
                     dataset.root,
@@ -310,18 +354,56 @@ class Ledger:
                     _signed(dataset.seed),
                     level,
                     time.time(),
+                    begun.position and begun.position.to_json(),
+                    begun.since and begun.since.to_json(),
+                    begun.note,
+                    begun.margin_ns,
                 ),
             )
             number = cursor.lastrowid
             assert number is not None
-            db.execute(
-                "INSERT INTO directories (run, target, path, cookie, device, inode, first)"
-                " VALUES (?, 0, x'', 0, 0, 0, 1)",
-                (number,),
-            )
+            if begun.since is None:
+                _look_everywhere(db, number)
+            else:
+                look_at(db, number, begun.names, begun.subtrees)
         run = self.run(number)
         assert run is not None
         return run
+
+    def widen(self, number: int, note: str) -> None:
+        """Make an open run that looks at changes only look everywhere."""
+        with self.transaction() as db:
+            changed = db.execute(
+                "UPDATE runs SET since = NULL, note = ?, scan_ended = NULL"
+                " WHERE number = ? AND state = 'open' AND since IS NOT NULL",
+                (note, number),
+            ).rowcount
+            if changed:
+                _look_everywhere(db, number)
+
+    def reopen_run(self, number: int) -> Run:
+        """Open the newest run of a dataset again: its scan and its shards go on."""
+        run = self.run(number)
+        if run is None:
+            raise NotResumable(number, "there is no such run; `forebay runs` lists them")
+        newest = self.runs(run.dataset)[0].number
+        if newest != number:
+            raise NotResumable(
+                number, f"run {newest} of {run.dataset} began after it; make a new backup instead"
+            )
+        if run.state not in (RunState.INCOMPLETE, RunState.FAILED):
+            raise NotResumable(number, f"it is {run.state.value}")
+        with self.transaction() as db:
+            db.execute(
+                "UPDATE runs SET state = 'open', ended = NULL, reason = NULL WHERE number = ?",
+                (number,),
+            )
+            for table in ("directories", "names"):
+                db.execute(f"UPDATE {table} SET lease = NULL WHERE run = ?", (number,))
+            _check_scan_ended(db, number)
+        reopened = self.run(number)
+        assert reopened is not None
+        return reopened
 
     def run(self, number: int) -> Run | None:
         row = self._first("SELECT * FROM runs WHERE number = ?", (number,))
@@ -339,17 +421,24 @@ class Ledger:
         row = self._first("SELECT * FROM runs WHERE dataset = ? AND state = 'open'", (dataset,))
         return _run(row) if row else None
 
-    def end_run(self, number: int, state: RunState, reason: str | None = None) -> None:
-        """Close a run; directories that were still pending are forgotten."""
+    def end_run(
+        self,
+        number: int,
+        state: RunState,
+        reason: str | None = None,
+        merkle: bytes | None = None,
+    ) -> None:
+        """Close a run. What is still pending stays, for it may be resumed."""
         with self.transaction() as db:
             db.execute(
-                "UPDATE runs SET state = ?, reason = ?, ended = ? WHERE number = ?",
-                (state.value, reason, time.time(), number),
+                "UPDATE runs SET state = ?, reason = ?, ended = ?, merkle = ? WHERE number = ?",
+                (state.value, reason, time.time(), merkle, number),
             )
-            db.execute("DELETE FROM directories WHERE run = ?", (number,))
             db.execute(
                 "UPDATE leases SET state = 'lost' WHERE run = ? AND state = 'open'", (number,)
             )
+            for table in ("directories", "names"):
+                db.execute(f"UPDATE {table} SET lease = NULL WHERE run = ?", (number,))
 
     # Leases and segments
 
@@ -362,24 +451,19 @@ class Ledger:
         with self.transaction() as db:
             self.check_epoch(role, epoch)
             row = db.execute(
-                "SELECT runs.* FROM directories JOIN runs ON runs.number = run"
+                "SELECT runs.*, whole FROM directories JOIN runs ON runs.number = run"
                 " WHERE lease IS NULL AND target = ? AND state = 'open' ORDER BY run LIMIT 1",
                 (target,),
             ).fetchone()
             if row is None:
-                return None
-            owner = _run(row)
-            run = owner.number
+                return _lease_names(db, role, epoch)
+            run: int = row["number"]
             rows = db.execute(
                 "SELECT * FROM directories WHERE run = ? AND target = ? AND lease IS NULL"
-                " ORDER BY number DESC LIMIT ?",
-                (run, target, LEASE_DIRECTORIES_MAX),
+                " AND whole = ? ORDER BY number DESC LIMIT ?",
+                (run, target, row["whole"], LEASE_DIRECTORIES_MAX),
             ).fetchall()
-            number = db.execute(
-                "INSERT INTO leases (run, role, epoch, state) VALUES (?, ?, ?, 'open')",
-                (run, role, epoch),
-            ).lastrowid
-            assert number is not None
+            number = _new_lease(db, run, role, epoch)
             db.executemany(
                 "UPDATE directories SET lease = ? WHERE number = ?",
                 [(number, row["number"]) for row in rows],
@@ -394,6 +478,7 @@ class Ledger:
             )
             for row in rows
         )
+        owner = _run(row)
         return Lease(
             number,
             run,
@@ -403,10 +488,14 @@ class Ledger:
             owner.seed,
             directories,
             any(row["first"] for row in rows),
+            bool(row["whole"]),
         )
 
-    def commit_lease(self, number: int, role: str, epoch: int, result: LeaseResult) -> bool:
-        """Make a lease's segments exist and its frontier pending; True when the scan has ended."""
+    def commit_lease(self, number: int, role: str, epoch: int, result: LeaseResult) -> int | None:
+        """Make a lease's segments exist and its frontier pending.
+
+        Returns the run if its scan has ended with this lease.
+        """
         with self.transaction() as db:
             self.check_epoch(role, epoch)
             row = db.execute("SELECT run, state FROM leases WHERE number = ?", (number,)).fetchone()
@@ -415,8 +504,8 @@ class Ledger:
             run: int = row["run"]
             db.executemany(
                 "INSERT INTO segments"
-                " (run, lease, name, epoch, size_bytes, checksum, rows, counts)"
-                " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                " (run, lease, name, epoch, size_bytes, checksum, rows, counts, whole)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 [
                     (
                         run,
@@ -427,14 +516,16 @@ class Ledger:
                         info.checksum,
                         info.rows,
                         info.counts_json(),
+                        result.whole,
                     )
                     for info in result.segments
                 ],
             )
             db.execute("DELETE FROM directories WHERE lease = ?", (number,))
+            db.execute("UPDATE names SET state = 'done', lease = NULL WHERE lease = ?", (number,))
             db.executemany(
-                "INSERT INTO directories (run, target, path, cookie, device, inode, first)"
-                " VALUES (?, ?, ?, ?, ?, ?, 0)",
+                "INSERT INTO directories (run, target, path, cookie, device, inode, first, whole)"
+                " VALUES (?, ?, ?, ?, ?, ?, 0, ?)",
                 [
                     (
                         run,
@@ -443,6 +534,7 @@ class Ledger:
                         _signed(d.cookie),
                         _signed(d.device),
                         _signed(d.inode),
+                        result.whole,
                     )
                     for d in result.frontier
                 ],
@@ -460,17 +552,31 @@ class Ledger:
                     result.mount_points,
                 ),
             )
-            # A leased directory still has its row, so no row at all means nobody is walking.
-            left = db.execute("SELECT 1 FROM directories WHERE run = ? LIMIT 1", (run,)).fetchone()
-            if left is None:
-                db.execute("UPDATE runs SET scan_ended = ? WHERE number = ?", (time.time(), run))
-        return left is None
+            return run if _check_scan_ended(db, run) else None
 
-    def segments(self, run: int, after: int = 0) -> list[SegmentInfo]:
-        """Return committed segments of a run with a number above after, a page at most."""
+    def look_also(self, run: int, names: Iterable[bytes]) -> int:
+        """Add names that a run is to look at; return how many it did not have yet."""
+        with self.transaction() as db:
+            before = db.total_changes
+            look_at(db, run, names, ())
+            added = db.total_changes - before
+            if added:
+                db.execute("UPDATE runs SET scan_ended = NULL WHERE number = ?", (run,))
+        return added
+
+    def scope(self, run: int, table: Literal["names", "subtrees"]) -> list[bytes]:
+        """Return the names or subtrees that a run looks at, ascending."""
+        return [row[0] for row in self.query(f"SELECT path FROM {table} WHERE run = ?", (run,))]
+
+    def segments(self, run: int, after: int = 0, *, whole: bool = False) -> list[SegmentInfo]:
+        """Return committed segments of a run with a number above after, a page at most.
+
+        whole leaves out those that a look at changes gave before the run looked everywhere.
+        """
         rows = self.query(
-            "SELECT * FROM segments WHERE run = ? AND number > ? ORDER BY number LIMIT ?",
-            (run, after, SEGMENTS_PAGE_MAX),
+            "SELECT * FROM segments WHERE run = ? AND number > ? AND whole >= ?"
+            " ORDER BY number LIMIT ?",
+            (run, after, int(whole), SEGMENTS_PAGE_MAX),
         )
         return [
             SegmentInfo(
@@ -494,6 +600,75 @@ class Ledger:
         )
         assert row is not None, "an aggregate has one row"
         return ScanTotals(*row)
+
+
+def _look_everywhere(db: sqlite3.Connection, run: int) -> None:
+    db.execute(
+        "INSERT INTO directories (run, target, path, cookie, device, inode, first, whole)"
+        " VALUES (?, 0, x'', 0, 0, 0, 1, 1)",
+        (run,),
+    )
+
+
+def look_at(
+    db: sqlite3.Connection, run: int, names: Iterable[bytes], subtrees: Iterable[bytes]
+) -> None:
+    """Note what a run is to look at: names, and subtrees with all that is below them."""
+    db.executemany(
+        "INSERT OR IGNORE INTO names (run, path, state) VALUES (?, ?, 'free')",
+        [(run, name) for name in (*names, *subtrees)],
+    )
+    for path in subtrees:
+        db.execute("INSERT OR IGNORE INTO subtrees VALUES (?, ?)", (run, path))
+        db.execute(
+            "INSERT INTO directories (run, target, path, cookie, device, inode, first, whole)"
+            " VALUES (?, 0, ?, 0, 0, 0, 0, 0)",
+            (run, path),
+        )
+
+
+def _new_lease(db: sqlite3.Connection, run: int, role: str, epoch: int) -> int:
+    number = db.execute(
+        "INSERT INTO leases (run, role, epoch, state) VALUES (?, ?, ?, 'open')", (run, role, epoch)
+    ).lastrowid
+    assert number is not None
+    return number
+
+
+def _lease_names(db: sqlite3.Connection, role: str, epoch: int) -> Lease | None:
+    row = db.execute(
+        "SELECT runs.* FROM names JOIN runs ON runs.number = run"
+        " WHERE names.state = 'free' AND lease IS NULL AND runs.state = 'open' ORDER BY run LIMIT 1"
+    ).fetchone()
+    if row is None:
+        return None
+    run = _run(row)
+    paths = [
+        row[0]
+        for row in db.execute(
+            "SELECT path FROM names WHERE run = ? AND state = 'free' AND lease IS NULL LIMIT ?",
+            (run.number, LEASE_NAMES_MAX),
+        )
+    ]
+    number = _new_lease(db, run.number, role, epoch)
+    db.executemany(
+        "UPDATE names SET lease = ? WHERE run = ? AND path = ?",
+        [(number, run.number, path) for path in paths],
+    )
+    return Lease(
+        number, run.number, epoch, run.root, run.shards, run.seed, (), False, False, tuple(paths)
+    )
+
+
+def _check_scan_ended(db: sqlite3.Connection, run: int) -> bool:
+    # What is leased still has its row, so no row at all means nobody is walking.
+    for table, where in (("directories", ""), ("names", " AND state = 'free'")):
+        if db.execute(f"SELECT 1 FROM {table} WHERE run = ?{where} LIMIT 1", (run,)).fetchone():
+            return False
+    db.execute(
+        "UPDATE runs SET scan_ended = COALESCE(scan_ended, ?) WHERE number = ?", (time.time(), run)
+    )
+    return True
 
 
 def _dataset(row: sqlite3.Row) -> Dataset:
@@ -520,4 +695,13 @@ def _run(row: sqlite3.Row) -> Run:
         row["started"],
         row["ended"],
         row["reason"],
+        _position(row["position"]),
+        _position(row["since"]),
+        row["note"],
+        row["margin_ns"],
+        row["merkle"],
     )
+
+
+def _position(text: str | None) -> Position | None:
+    return Position.from_json(text) if text else None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import enum
 
-LEDGER_VERSION = 1
+LEDGER_VERSION = 2
 
 
 class RunState(enum.StrEnum):
@@ -19,6 +19,7 @@ class RunState(enum.StrEnum):
     WARNINGS = "warnings"  # complete, but for the files that are listed
     INCOMPLETE = "incomplete"  # at least one shard has no good job
     FAILED = "failed"  # the scan did not end, or nothing was saved
+    PRUNED = "pruned"  # Bacula has forgotten its jobs, and its manifest is gone
 
 
 class JobState(enum.StrEnum):
@@ -52,7 +53,12 @@ CREATE TABLE runs (
     scan_ended REAL,                 -- null while directories are pending or leased
     started REAL NOT NULL,
     ended REAL,
-    reason TEXT                      -- why it is incomplete or failed
+    reason TEXT,                     -- why it is incomplete or failed
+    position TEXT,                   -- JSON, of the change source, taken before anything was read
+    since TEXT,                      -- JSON position that its changes begin at; null: everywhere
+    note TEXT,                       -- why it looks everywhere though it is no full backup
+    margin_ns INTEGER NOT NULL,      -- what changed so shortly before it was read stays due
+    merkle BLOB                      -- root over the receipts of its good jobs, once it has ended
 ) STRICT;
 CREATE UNIQUE INDEX one_open_run ON runs (dataset) WHERE state = 'open';
 CREATE TABLE leases (
@@ -72,10 +78,24 @@ CREATE TABLE directories (           -- still to be listed
     device INTEGER NOT NULL,         -- of the directory that the cookie belongs to; 0: any
     inode INTEGER NOT NULL,
     first INTEGER NOT NULL,          -- 1: the root, whose own row is still to be written
-    lease INTEGER REFERENCES leases (number)
+    lease INTEGER REFERENCES leases (number),
+    whole INTEGER NOT NULL           -- 1: part of a walk of everything; 0: of a changed subtree
 ) STRICT;
 CREATE INDEX free_directories ON directories (run, target, number) WHERE lease IS NULL;
 CREATE INDEX leased_directories ON directories (lease) WHERE lease IS NOT NULL;
+CREATE TABLE names (                 -- to be looked at, one by one: what a change source named
+    run INTEGER NOT NULL REFERENCES runs (number),
+    path BLOB NOT NULL,
+    state TEXT NOT NULL,             -- free, done
+    lease INTEGER REFERENCES leases (number),
+    PRIMARY KEY (run, path)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX free_names ON names (run) WHERE state = 'free';
+CREATE TABLE subtrees (              -- to be looked at whole, for the same reason
+    run INTEGER NOT NULL REFERENCES runs (number),
+    path BLOB NOT NULL,
+    PRIMARY KEY (run, path)
+) STRICT, WITHOUT ROWID;
 CREATE TABLE segments (
     number INTEGER PRIMARY KEY AUTOINCREMENT,
     run INTEGER NOT NULL REFERENCES runs (number),
@@ -86,6 +106,7 @@ CREATE TABLE segments (
     checksum INTEGER NOT NULL,
     rows INTEGER NOT NULL,
     counts TEXT NOT NULL,
+    whole INTEGER NOT NULL,
     UNIQUE (run, name)
 ) STRICT;
 CREATE TABLE jobs (
@@ -93,6 +114,9 @@ CREATE TABLE jobs (
     shard INTEGER NOT NULL,
     jobid INTEGER NOT NULL,
     job TEXT NOT NULL,
+    level TEXT NOT NULL,             -- F, D or I, as the Director ran it
+    chain TEXT NOT NULL,             -- JSON: JobIds that it builds on, oldest first
+    note TEXT NOT NULL,              -- what its job log was told about how it works
     epoch INTEGER NOT NULL,
     state TEXT NOT NULL,
     status TEXT NOT NULL DEFAULT '', -- Bacula's JobStatus letter, once the catalog shows the end

@@ -1,4 +1,4 @@
-"""The order of a stream: plain entries, then hard links inode by inode, then directories.
+"""The order of a stream: plain entries, hard links inode by inode, deleted names, directories.
 
 Covers: reading one shard's rows of many segments in that order, with bounded memory.
 Does not cover: encoding for the socket (bacula_bridge), waiting for segments (the caller's pages).
@@ -38,18 +38,21 @@ def stream_rows(
     infos: list[SegmentInfo] = []
     for page in pages:
         for info in page:
-            if info.counts[shard][RowClass.PLAIN]:
+            if info.count(shard, RowClass.PLAIN):
                 yield store.rows(info, shard, RowClass.PLAIN)
         infos.extend(info for info in page if any(info.counts[shard][RowClass.LINKED :]))
     yield from _linked(store, infos, shard, seed)
+    for info in infos:
+        if info.count(shard, RowClass.DELETED):
+            yield store.rows(info, shard, RowClass.DELETED)
     yield from _joined(_directories(store, infos, shard))
 
 
 def _linked(
     store: SegmentStore, infos: list[SegmentInfo], shard: int, seed: int
 ) -> Iterator[pa.RecordBatch]:
-    having = [info for info in infos if info.counts[shard][RowClass.LINKED]]
-    total = sum(info.counts[shard][RowClass.LINKED] for info in having)
+    having = [info for info in infos if info.count(shard, RowClass.LINKED)]
+    total = sum(info.count(shard, RowClass.LINKED) for info in having)
     ranges = max(1, -(-total // LINKED_ROWS_TARGET))
     bounds = [(i << 64) // ranges for i in range(ranges + 1)]
     for low, high in itertools.pairwise(bounds):
@@ -70,7 +73,7 @@ def _linked(
 def _directories(
     store: SegmentStore, infos: list[SegmentInfo], shard: int
 ) -> Iterator[pa.RecordBatch]:
-    having = [info for info in infos if info.counts[shard][RowClass.DIRECTORY]]
+    having = [info for info in infos if info.count(shard, RowClass.DIRECTORY)]
     spans = []  # deepest and shallowest depth of each segment, so that most are not opened again
     for info in having:
         depths = store.rows(info, shard, RowClass.DIRECTORY).column("depth").to_numpy()

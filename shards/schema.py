@@ -48,14 +48,16 @@ class RowFlag(enum.IntFlag):
     MOUNT_POINT = 0x4
     PATH_TOO_LONG = 0x8
     EXCLUDED = 0x10
+    DELETED = 0x20
 
 
 class RowClass(enum.IntEnum):
-    """Classes of rows, in the order in which a stream needs them."""
+    """Classes of rows; a stream has them in the order plain, linked, deleted, directory."""
 
     PLAIN = 0
     LINKED = 1
     DIRECTORY = 2
+    DELETED = 3
 
 
 class ReceiptStatus(enum.IntEnum):
@@ -103,6 +105,7 @@ RECEIPT_SCHEMA = pa.schema(
         pa.field("status", pa.uint32(), nullable=False),
         pa.field("error", pa.int32(), nullable=False),
         pa.field("rdev", pa.uint64(), nullable=False),
+        pa.field("read_ns", pa.int64(), nullable=False),
         pa.field("hash", pa.binary(16), nullable=False),
         pa.field("path", pa.binary(), nullable=False),
     ],

@@ -17,7 +17,8 @@ from shards.errors import ForebayError
 from shards.files import ChecksumWriter, file_checksum, flush_directory
 from shards.schema import INODE_SCHEMA, SCHEMA_VERSION, RowClass
 
-Counts = tuple[tuple[int, int, int], ...]
+# For each shard its rows by class (RowClass); walkers make no DELETED ones.
+Counts = tuple[tuple[int, ...], ...]
 
 
 class SegmentDamaged(ForebayError):
@@ -38,12 +39,17 @@ class SegmentInfo:
     counts: Counts
     number: int = 0  # the ledger's, in the order of commits; 0 while uncommitted
 
+    def count(self, shard: int, row_class: RowClass) -> int:
+        """Return the number of a shard's rows of a class."""
+        counts = self.counts[shard]
+        return counts[row_class] if row_class < len(counts) else 0
+
     def counts_json(self) -> str:
         return json.dumps(self.counts)
 
     @staticmethod
     def counts_from_json(text: str) -> Counts:
-        return tuple((row[0], row[1], row[2]) for row in json.loads(text))
+        return tuple(tuple(row) for row in json.loads(text))
 
 
 def write_segment(
@@ -61,7 +67,7 @@ def write_segment(
     counts gives for each shard its rows by class. The file is durable when this returns; it does
     not exist for anybody before the ledger names it.
     """
-    frozen = tuple((int(row[0]), int(row[1]), int(row[2])) for row in counts)
+    frozen = tuple(tuple(map(int, row)) for row in counts)
     assert sum(map(sum, frozen)) == batch.num_rows, "the counts do not cover the batch"
     schema = INODE_SCHEMA.with_metadata(
         {
@@ -106,8 +112,8 @@ class SegmentStore:
             self._checked.add(info.name)
         with pa.memory_map(str(path)) as source:
             batch = pa.ipc.open_file(source).get_batch(shard)
-        counts = info.counts[shard]
-        return batch.slice(sum(counts[:row_class]), counts[row_class])
+        start = sum(info.counts[shard][:row_class])
+        return batch.slice(start, info.count(shard, row_class))
 
     def _check(self, path: Path, info: SegmentInfo) -> None:
         try:

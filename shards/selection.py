@@ -1,131 +1,183 @@
-"""What to ask Bacula for: FileIndexes of a run's jobs, from their receipts.
+"""What to ask Bacula for: FileIndexes of the jobs of all shards' chains, from their views.
 
-Covers: whole runs or paths and what lies below them; the first name of a hard link that is needed
-for another one; directories apart from the rest, since they are restored last.
-Does not cover: bootstrap files (bacula_bridge), chains of incremental jobs.
+Covers: per name the entry of the job that ended last, as Bacula itself takes it; whole trees, or
+paths with what lies below them and the directories above; the first name of a hard link that is
+needed for another one; directories apart from the rest, since they are restored last.
+Does not cover: what a chain is and the fold of each (view), bootstrap files (bacula_bridge).
+
+Views are read in ranges of names; what grows with the tree is a bit or two for each name.
 """
 
 from __future__ import annotations
 
-import stat
-from collections.abc import Iterable, Sequence
+import bisect
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from shards.schema import ReceiptStatus
+from shards.index_set import IndexSet
+from shards.keys import is_directory_column, name_key, subtree_bounds
+from shards.sorted_file import SortedFile, key_ranges
+from shards.spans import covers, outermost, parts
+from shards.view_schema import NameState
 
-# A receipt with one of these has its data on a volume; CHANGED is what could be had.
-RESTORABLE = np.array(
-    sorted({ReceiptStatus.SAVED, ReceiptStatus.LINK, ReceiptStatus.CHANGED}), dtype=np.uint32
-)
+Mask = npt.NDArray[np.bool_]
 
-Ranges = list[tuple[int, int]]
+
+class Readable(Protocol):
+    """What is asked of a view."""
+
+    files: list[SortedFile]
+
+    def range(self, low: bytes, high: bytes | None) -> pa.RecordBatch:
+        """Return the rows with low <= key < high."""
+
+    def lookup(self, keys: Sequence[bytes]) -> pa.RecordBatch:
+        """Return the rows with these keys."""
 
 
 @dataclass(slots=True)
 class JobSelection:
-    """FileIndexes of one job, ascending, as inclusive ranges."""
+    """FileIndexes of one job."""
 
-    contents: Ranges = field(default_factory=list)
-    directories: Ranges = field(default_factory=list)
+    contents: IndexSet = field(default_factory=IndexSet)
+    directories: IndexSet = field(default_factory=IndexSet)
+    first_names: IndexSet = field(default_factory=IndexSet)  # of inodes one of whose links is in
     names: int = 0
     size_bytes: int = 0
+
+    def missing_first_names(self) -> IndexSet:
+        """Return the records that chosen hard links need and that were not chosen themselves."""
+        return self.first_names.without(self.contents)
+
+
+@dataclass(slots=True)
+class Selection:
+    """What a restore takes."""
+
+    jobs: dict[int, JobSelection] = field(default_factory=dict)  # by JobId
     matched: set[bytes] = field(default_factory=set)  # which of the asked paths were found
 
+    @property
+    def names(self) -> int:
+        return sum(job.names for job in self.jobs.values())
 
-def select(batches: Iterable[pa.RecordBatch], paths: Sequence[bytes] | None) -> JobSelection:
-    """Select from one job's receipts; paths are relative to the root, None is everything.
+    @property
+    def size_bytes(self) -> int:
+        return sum(job.size_bytes for job in self.jobs.values())
+
+    def add(self, rows: pa.RecordBatch) -> None:
+        """Take these rows of views (VIEW_SCHEMA)."""
+        if not rows.num_rows:
+            return
+        jobids = rows.column("jobid").to_numpy()
+        index = rows.column("file_index").to_numpy()
+        first = rows.column("first_index").to_numpy()
+        sent = rows.column("sent_bytes").to_numpy()
+        is_directory = is_directory_column(rows.column("mode").to_numpy())
+        for jobid in np.unique(jobids).tolist():
+            own = jobids == jobid
+            job = self.jobs.setdefault(jobid, JobSelection())
+            job.contents.add(index[own & ~is_directory])
+            job.directories.add(index[own & is_directory])
+            job.first_names.add(first[own & (first > 0)])
+            job.names += int(np.count_nonzero(own))
+            job.size_bytes += int(sent[own].sum())
+
+
+def winners(views: Sequence[pa.RecordBatch]) -> list[Mask]:
+    """Tell for each row of views of the same names whether a restore takes it.
+
+    Of a name Bacula takes the entry of the job that ended last; in the same second a live one
+    before a deleted one, and of live ones the larger FileIndex.
+    """
+    whole = pa.concat_batches(views)
+    ends = np.cumsum([view.num_rows for view in views])
+    heard = np.flatnonzero(whole.column("state").to_numpy() != NameState.ABSENT)
+    is_live = whole.column("state").to_numpy() == NameState.LIVE
+    names = whole.column("key").dictionary_encode().indices.to_numpy()[heard]
+    order = np.lexsort(
+        (
+            whole.column("jobid").to_numpy()[heard],
+            whole.column("file_index").to_numpy()[heard],
+            is_live[heard],
+            whole.column("tdate").to_numpy()[heard],
+            names,
+        )
+    )
+    is_last = np.append(names[order][1:] != names[order][:-1], True)[: len(order)]
+    newest = np.zeros(whole.num_rows, dtype=bool)
+    newest[heard[order[is_last]]] = True
+    masks: list[Mask] = np.split(newest & is_live, ends[:-1])
+    return masks
+
+
+def chosen_rows(batches: Sequence[pa.RecordBatch]) -> list[pa.RecordBatch]:
+    """Return of each batch of a view, all of the same names, the rows that a restore takes."""
+    masks = winners(batches)
+    return [batch.filter(pa.array(mask)) for batch, mask in zip(batches, masks, strict=True)]
+
+
+def select(views: Sequence[Readable], paths: Sequence[bytes] | None) -> Selection:
+    """Select from the views of all shards; paths are relative to the root, None is everything.
 
     The directories above a selected path are selected too, so that they come back as they were.
-    Memory grows with the number of ranges, not of names: a whole job is two ranges.
     """
-    selection = JobSelection()
-    wanted = None if paths is None else [path.strip(b"/") for path in paths]
-    above = {parent for path in wanted or () for parent in _parents(path)}
-    first_index = 0  # of the inode whose names are passing; selected if one of its links is
-    for batch in batches:
-        status = batch.column("status").to_numpy()
-        index = batch.column("file_index").to_numpy()
-        sent = batch.column("sent_bytes").to_numpy()
-        there = np.isin(status, RESTORABLE) & (index > 0)
-        is_directory = (batch.column("mode").to_numpy() & 0o170000) == stat.S_IFDIR
-        if wanted is None:
-            chosen = there
-        else:
-            chosen = there & _matches(batch.column("path"), wanted, above, selection.matched)
-            first_index = _add_first_names(chosen, status, index, first_index, selection)
-        _extend(selection.contents, index[chosen & ~is_directory])
-        _extend(selection.directories, index[chosen & is_directory])
-        selection.names += int(np.count_nonzero(chosen))
-        selection.size_bytes += int(sent[chosen].sum())
+    selection = Selection()
+    wanted = {b""} if paths is None else {path.strip(b"/") for path in paths}
+    spans = outermost(wanted)
+    for low, high in parts(spans, [file for view in views for file in view.files]):
+        for rows in chosen_rows([view.range(low, high) for view in views]):
+            selection.add(rows)
+            selection.matched |= _found(wanted - selection.matched, rows)
+    keys = {name_key(path, is_directory=False) for path in wanted if path}
+    above = {parent for path in wanted for parent in _parents(path)}
+    keys |= {name_key(path, is_directory=True) for path in above}
+    outside = sorted(key for key in keys if not covers(spans, key))
+    for rows in chosen_rows([view.lookup(outside) for view in views]):
+        selection.add(rows)
+        selection.matched |= _found(wanted - selection.matched, rows)
     return selection
 
 
+def link_rows(
+    views: Sequence[Readable], records: Mapping[int, IndexSet]
+) -> Iterator[pa.RecordBatch]:
+    """Yield the rows that a restore of everything takes and that are hard links to the records."""
+    files = [file for view in views for file in view.files]
+    for low, high in key_ranges(files):
+        for rows in chosen_rows([view.range(low, high) for view in views]):
+            jobids = rows.column("jobid").to_numpy()
+            first = rows.column("first_index").to_numpy()
+            is_wanted = np.zeros(rows.num_rows, dtype=bool)
+            for jobid, indexes in records.items():
+                is_wanted |= (jobids == jobid) & (first > 0) & indexes.has(first)
+            if is_wanted.any():
+                yield rows.filter(pa.array(is_wanted))
+
+
+def _found(wanted: set[bytes], rows: pa.RecordBatch) -> set[bytes]:
+    """Return which paths are among these rows, or have some of them below."""
+    if not wanted or not rows.num_rows:
+        return set()
+    keys = rows.column("key").to_pylist()
+    return {path for path in wanted if _has(keys, path)}
+
+
+def _has(keys: list[bytes], path: bytes) -> bool:
+    key = name_key(path, is_directory=False)
+    place = bisect.bisect_left(keys, key)
+    if place < len(keys) and keys[place] == key:
+        return True
+    low, high = subtree_bounds(path)
+    place = bisect.bisect_left(keys, low)
+    return place < len(keys) and (high is None or keys[place] < high)
+
+
 def _parents(path: bytes) -> list[bytes]:
-    parts = path.split(b"/")
-    return [b"/".join(parts[:count]) for count in range(len(parts)) if path]
-
-
-def _matches(
-    column: pa.Array, wanted: Sequence[bytes], above: set[bytes], matched: set[bytes]
-) -> npt.NDArray[np.bool_]:
-    result = np.zeros(len(column), dtype=bool)
-    for row, path in enumerate(column.to_pylist()):
-        for prefix in wanted:
-            if not prefix or path == prefix or path.startswith(prefix + b"/"):
-                result[row] = True
-                matched.add(prefix)
-                break
-        else:
-            result[row] = path in above
-    return result
-
-
-def _add_first_names(
-    chosen: npt.NDArray[np.bool_],
-    status: npt.NDArray[np.uint32],
-    index: npt.NDArray[np.int32],
-    first_index: int,
-    selection: JobSelection,
-) -> int:
-    """Select the first name of each inode one of whose later names is selected.
-
-    The names of an inode are adjacent in a stream, the first one is SAVED or CHANGED and the
-    others are LINK; they may straddle two batches.
-    """
-    is_link = status == ReceiptStatus.LINK
-    first_row = -1
-    for row in np.flatnonzero(is_link | np.append(is_link[1:], True)).tolist():
-        if not is_link[row]:
-            first_row, first_index = row, int(index[row])
-        elif chosen[row]:
-            if first_row >= 0:
-                chosen[first_row] = True
-            elif first_index:
-                _insert(selection.contents, first_index)
-    return first_index
-
-
-def _insert(ranges: Ranges, value: int) -> None:
-    """Add an index of the batch before; it lies among the last ranges."""
-    position = len(ranges)
-    while position and ranges[position - 1][0] > value:
-        position -= 1
-    if position and ranges[position - 1][1] >= value:
-        return
-    ranges.insert(position, (value, value))
-
-
-def _extend(ranges: Ranges, index: npt.NDArray[np.int32]) -> None:
-    if not len(index):
-        return
-    breaks = np.flatnonzero(np.diff(index) != 1) + 1
-    for part in np.split(index, breaks):
-        low, high = int(part[0]), int(part[-1])
-        if ranges and ranges[-1][1] == low - 1:
-            ranges[-1] = (ranges[-1][0], high)
-        else:
-            ranges.append((low, high))
+    names = path.split(b"/")
+    return [b"/".join(names[:count]) for count in range(len(names)) if path]

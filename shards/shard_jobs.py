@@ -70,11 +70,25 @@ class ShardJob:
     ended: float | None
     receipts: ReceiptsInfo | None
     reason: str | None = None
+    level: str = ""  # F, D or I, as the Director ran it; empty: it never asked for its stream
+    chain: tuple[int, ...] = ()  # JobIds that it builds on, oldest first
+    note: str = ""  # what its job log was told about how it works
 
     @property
     def summary(self) -> StreamSummary:
         """What its receipts add up to; nothing while they are not durable."""
         return self.receipts.summary if self.receipts else StreamSummary()
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What a job is when it takes its shard."""
+
+    jobid: int
+    job: str
+    level: str
+    chain: tuple[int, ...] = ()
+    note: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,8 +108,9 @@ class ShardJobs:
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
 
-    def claim(self, run: int, shard: int, jobid: int, job: str, epoch: int) -> None:
+    def claim(self, run: int, shard: int, claim: Claim, epoch: int) -> None:
         """Give a shard to a job; ShardTaken while another one has it or has saved it."""
+        jobid = claim.jobid
         with self._ledger.transaction() as db:
             row = db.execute(
                 "SELECT jobid FROM jobs WHERE run = ? AND shard = ? AND state != 'bad'",
@@ -110,9 +125,20 @@ class ShardJobs:
             if row:
                 raise StreamOver(jobid, row[0])
             db.execute(
-                "INSERT INTO jobs (run, shard, jobid, job, epoch, state, started)"
-                " VALUES (?, ?, ?, ?, ?, 'streaming', ?)",
-                (run, shard, jobid, job, epoch, time.time()),
+                "INSERT INTO jobs"
+                " (run, shard, jobid, job, level, chain, note, epoch, state, started)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, 'streaming', ?)",
+                (
+                    run,
+                    shard,
+                    jobid,
+                    claim.job,
+                    claim.level,
+                    json.dumps(claim.chain),
+                    claim.note,
+                    epoch,
+                    time.time(),
+                ),
             )
 
     def streamed(
@@ -154,8 +180,10 @@ class ShardJobs:
         """Record what the catalog shows. Good takes both: a good status and durable receipts."""
         with self._ledger.transaction() as db:
             db.execute(
-                "INSERT INTO jobs (run, shard, jobid, job, epoch, state, started, reason)"
-                " VALUES (?, ?, ?, ?, 0, 'bad', ?, 'the job ended before it asked for its stream')"
+                "INSERT INTO jobs"
+                " (run, shard, jobid, job, level, chain, note, epoch, state, started, reason)"
+                " VALUES (?, ?, ?, ?, '', '[]', '', 0, 'bad', ?,"
+                " 'the job ended before it asked for its stream')"
                 " ON CONFLICT DO NOTHING",
                 (run, shard, jobid, job, end.started),
             )
@@ -181,6 +209,11 @@ class ShardJobs:
                 ),
             )
         return next(job for job in self.jobs(run) if job.jobid == jobid and job.shard == shard)
+
+    def find(self, jobid: int, job: str) -> ShardJob | None:
+        """Return a job by its JobId and unique name."""
+        rows = self._ledger.query("SELECT * FROM jobs WHERE jobid = ? AND job = ?", (jobid, job))
+        return _job(rows[-1]) if rows else None
 
     def jobs(self, run: int) -> list[ShardJob]:
         """Return all jobs of a run, by shard, then by JobId."""
@@ -230,4 +263,7 @@ def _job(row: sqlite3.Row) -> ShardJob:
         row["ended"],
         receipts,
         row["reason"],
+        row["level"],
+        tuple(json.loads(row["chain"])),
+        row["note"],
     )

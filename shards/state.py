@@ -28,8 +28,25 @@ class StateDirectory:
     def ledger(self) -> Path:
         return self.base / "ledger.sqlite"
 
+    @property
+    def runs(self) -> Path:
+        return self.base / "runs"
+
+    @property
+    def views(self) -> Path:
+        """Folds of long chains, made again when they are missing."""
+        return self.base / "views"
+
+    def changes(self, dataset: str) -> Path:
+        """Where a change reader keeps its log."""
+        return self.base / "changes" / dataset
+
     def run(self, number: int) -> Path:
-        return self.base / "runs" / str(number)
+        return self.runs / str(number)
+
+    def plans(self, number: int) -> Path:
+        """What incremental jobs of a run send; made again when it is missing."""
+        return self.run(number) / "plans"
 
     def segments(self, number: int) -> Path:
         return self.run(number) / "segments"

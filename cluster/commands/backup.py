@@ -19,6 +19,7 @@ from cluster.output import (
     show_path,
     show_size,
 )
+from shards.errors import UsageError
 
 if TYPE_CHECKING:
     from cluster.records import RunRecord
@@ -29,8 +30,8 @@ EXIT_WARNINGS = 3
 
 def backup(
     directory: Annotated[
-        Path, typer.Argument(metavar="DIR", readable=False, help="Directory to back up.")
-    ],
+        Path | None, typer.Argument(metavar="DIR", readable=False, help="Directory to back up.")
+    ] = None,
     name: Annotated[
         str | None, typer.Option("--name", help="Dataset; the directory's own name if not given.")
     ] = None,
@@ -38,7 +39,23 @@ def backup(
         int | None,
         typer.Option("--shards", min=1, help="Number of concurrent jobs; 4 for a new dataset."),
     ] = None,
-    level: Annotated[str, typer.Option("--level", help="full (the only one so far).")] = "full",
+    level: Annotated[
+        str | None,
+        typer.Option(
+            "--level",
+            help="full, differential or incremental; incremental if not given, which Bacula makes"
+            " a full one where there is none yet.",
+        ),
+    ] = None,
+    resume: Annotated[
+        int | None,
+        typer.Option(
+            "--resume",
+            metavar="RUN",
+            help="Go on with a run that is incomplete, instead of a new one: with its scan and"
+            " the shards that it lacks.",
+        ),
+    ] = None,
     json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -46,12 +63,19 @@ def backup(
     from cluster.ray_token import prepare_private_ray
 
     prepare_private_ray()
-    from cluster.backup import back_up, plan
+    from cluster.backup import LEVEL_DEFAULT, back_up, plan, plan_resume
     from cluster.progress import backup_display
     from cluster.settings import Settings
 
     settings = Settings.from_environment()
-    request = plan(settings, directory, name, shards, level)
+    if (directory is None) == (resume is None):
+        raise UsageError("say what to back up: DIR, or --resume RUN to go on with a run")
+    if directory is None or resume is not None:
+        if name is not None or shards is not None or level is not None:
+            raise UsageError("--resume goes on as the run began: leave the other options out")
+        request = plan_resume(settings, resume or 0)
+    else:
+        request = plan(settings, directory, name, shards, level or LEVEL_DEFAULT)
     # Ray's own messages go to standard output, which is for data.
     with contextlib.redirect_stdout(sys.stderr), backup_display(quiet=quiet) as display:
         record = back_up(settings, request, display)

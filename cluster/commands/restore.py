@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cluster.output import JsonOption, QuietOption, plural, print_json, show_size
+from cluster.output import JsonOption, QuietOption, plural, print_json, show_path, show_size
 from cluster.replace import Replace
+
+if TYPE_CHECKING:
+    from cluster.restore_plan import RestorePlan
 
 EXIT_WARNINGS = 3
 
@@ -33,6 +37,9 @@ def restore(
         Replace | None,
         typer.Option("--replace", help="Allow a place that is not empty; what to overwrite."),
     ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only tell what would come from which jobs.")
+    ] = False,
     json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -43,16 +50,17 @@ def restore(
     from cluster.settings import Settings
 
     settings = Settings.from_environment()
+    if dry_run:
+        with backup_display(quiet=quiet) as display:
+            plan = restoring.dry_run(settings, find_run(settings, run, name), path or [], display)
+        _tell_plan(plan, json=json)
+        raise typer.Exit(EXIT_WARNINGS if plan.notes else 0)
     place = restoring.check_place(to, in_place=in_place, replace=replace)
     record = find_run(settings, run, name)
-    note = restoring.incomplete_note(record)
     with backup_display(quiet=quiet, verb="job") as display:
-        if note:
-            display.say(note)
         result = restoring.restore(
             settings, record, place, path or [], replace or Replace.ALWAYS, display
         )
-    warned = result.warned or note is not None
     if json:
         print_json(
             {
@@ -63,7 +71,7 @@ def restore(
                 "bytes": result.size_bytes,
                 "seconds": round(result.seconds, 3),
                 "good": result.good,
-                "note": note,
+                "notes": result.notes,
                 "jobs": result.jobs,
             }
         )
@@ -81,6 +89,32 @@ def restore(
                 print(f"  JobId {job['jobid']}, status {job['status']}:")
                 for line in job["log"]:
                     print(f"    {line}")
-        if note:
-            print(note)
-    raise typer.Exit(0 if result.good and not warned else EXIT_WARNINGS if result.good else 1)
+    for note in result.notes:
+        print(note, file=sys.stderr)
+    raise typer.Exit(
+        0 if result.good and not result.warned else EXIT_WARNINGS if result.good else 1
+    )
+
+
+def _tell_plan(plan: RestorePlan, *, json: bool) -> None:
+    for note in plan.notes:
+        print(note, file=sys.stderr)
+    if json:
+        print_json(
+            {
+                "run": plan.run,
+                "names": plan.names,
+                "bytes": plan.size_bytes,
+                "jobs": plan.sources,
+                "first_names": [show_path(path) for path in plan.first_names],
+                "notes": plan.notes,
+            }
+        )
+        return
+    print(f"run {plan.run}: {plural(plan.names, 'name')}, {show_size(plan.size_bytes)}, from")
+    for source in plan.sources:
+        print(
+            f"  shard {source['shard']}  JobId {source['jobid']}  level {source['level']}"
+            f"  ended {source['ended']}  {plural(source['names'], 'name')},"
+            f" {show_size(source['bytes'])}"
+        )

@@ -16,7 +16,8 @@ TABLES = """
 CREATE TABLE Job (JobId INTEGER PRIMARY KEY, Job TEXT, Name TEXT, Type TEXT, Level TEXT,
   JobStatus TEXT, StartTime DATETIME DEFAULT 0, EndTime DATETIME DEFAULT 0, JobTDate BIGINT,
   JobFiles INTEGER, JobBytes BIGINT, JobErrors INTEGER, VolSessionId INTEGER,
-  VolSessionTime INTEGER, PriorJob TEXT DEFAULT '');
+  VolSessionTime INTEGER, PriorJob TEXT DEFAULT '', FileSetId INTEGER DEFAULT 0,
+  ClientId INTEGER DEFAULT 0, PurgedFiles INTEGER DEFAULT 0);
 CREATE TABLE JobMedia (JobMediaId INTEGER PRIMARY KEY, JobId INTEGER, MediaId INTEGER,
   FirstIndex INTEGER, LastIndex INTEGER, StartFile INTEGER, EndFile INTEGER, StartBlock INTEGER,
   EndBlock INTEGER, VolIndex INTEGER);
@@ -47,7 +48,7 @@ def test_jobs_are_read_with_what_is_unset_as_empty(path: Path):
     execute(
         path,
         "INSERT INTO Job VALUES (?, ?, 'j', 'B', 'F', ?, '2026-01-02 03:04:05', ?, ?, 1, 2, 3,"
-        " 4, 5, '')",
+        " 4, 5, '', 7, 8, 1)",
         (1, "j.1", "T", "2026-01-02 03:05:05", 99),
         (2, "j.2", "R", 0, None),
     )
@@ -60,6 +61,7 @@ def test_jobs_are_read_with_what_is_unset_as_empty(path: Path):
         True,
     )
     assert (live.end, live.end_epoch, live.ended) == ("", 0, False)
+    assert (done.fileset_id, done.client_id, done.purged, done.tdate) == (7, 8, True, 99)
     assert catalog.job(3) is None
     assert [job.job_id for job in catalog.jobs_named("j")] == [2, 1]
 
@@ -69,7 +71,7 @@ def test_more_jobs_than_a_statement_takes_are_found(path: Path):
     rows = [(number, f"j.{number}", "T", 0, 0) for number in range(1, count + 1)]
     execute(
         path,
-        "INSERT INTO Job VALUES (?, ?, 'j', 'B', 'F', ?, 0, ?, ?, 1, 2, 3, 4, 5, '')",
+        "INSERT INTO Job VALUES (?, ?, 'j', 'B', 'F', ?, 0, ?, ?, 1, 2, 3, 4, 5, '', 7, 8, 1)",
         *rows,
     )
     assert len(Catalog(path).jobs(range(1, count + 1))) == count

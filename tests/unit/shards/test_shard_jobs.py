@@ -7,6 +7,7 @@ from shards.ledger import Dataset, Ledger
 from shards.ledger_schema import JobState, RunState
 from shards.shard_jobs import (
     CatalogEnd,
+    Claim,
     ReceiptsInfo,
     ShardJobs,
     ShardTaken,
@@ -36,7 +37,7 @@ def receipts(shard, warnings=0):
 
 
 def save(jobs, shard, jobid, end=GOOD, warnings=0):
-    jobs.claim(1, shard, jobid, f"job{shard}", 1)
+    jobs.claim(1, shard, Claim(jobid, f"job{shard}", "F"), 1)
     jobs.streamed(1, shard, jobid, 1, receipts(shard, warnings))
     return jobs.ended(1, shard, jobid, f"job{shard}", end)
 
@@ -47,15 +48,15 @@ def scanned(ledger):
 
 
 def test_a_shard_goes_to_one_job(jobs):
-    jobs.claim(1, 0, 5, "job0", 1)
+    jobs.claim(1, 0, Claim(5, "job0", "F"), 1)
     with pytest.raises(ShardTaken, match="JobId 5"):
-        jobs.claim(1, 0, 6, "job0", 1)
+        jobs.claim(1, 0, Claim(6, "job0", "F"), 1)
 
 
 def test_a_shard_whose_job_broke_can_be_claimed_again(jobs):
-    jobs.claim(1, 0, 5, "job0", 1)
+    jobs.claim(1, 0, Claim(5, "job0", "F"), 1)
     jobs.broken(1, 0, 5, "the bridge went away")
-    jobs.claim(1, 0, 6, "job0", 1)
+    jobs.claim(1, 0, Claim(6, "job0", "F"), 1)
     assert [job.state for job in jobs.jobs(1)] == [JobState.BAD, JobState.STREAMING]
 
 
@@ -89,7 +90,7 @@ def test_a_bad_status_makes_the_run_incomplete(ledger, jobs, status):
 
 def test_a_good_status_without_receipts_is_not_good(ledger, jobs):
     save(jobs, 0, 5)
-    jobs.claim(1, 1, 6, "job1", 1)
+    jobs.claim(1, 1, Claim(6, "job1", "F"), 1)
     assert jobs.ended(1, 1, 6, "job1", GOOD).state is JobState.BAD
     assert verdict(scanned(ledger), jobs.jobs(1))[0] is RunState.INCOMPLETE
 
@@ -113,13 +114,13 @@ def test_a_scan_that_did_not_end_is_never_complete(ledger, jobs):
 
 
 def test_receipts_of_a_job_that_lost_its_shard_do_not_count(jobs):
-    jobs.claim(1, 0, 5, "job0", 1)
+    jobs.claim(1, 0, Claim(5, "job0", "F"), 1)
     jobs.broken(1, 0, 5, "silent")
     with pytest.raises(ForebayError, match="no longer streams"):
         jobs.streamed(1, 0, 5, 1, receipts(0))
 
 
 def test_receipts_from_an_older_epoch_do_not_count(jobs):
-    jobs.claim(1, 0, 5, "job0", 2)
+    jobs.claim(1, 0, Claim(5, "job0", "F"), 2)
     with pytest.raises(ForebayError, match="no longer streams"):
         jobs.streamed(1, 0, 5, 1, receipts(0))

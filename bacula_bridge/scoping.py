@@ -1,0 +1,193 @@
+"""Where a run looks: everywhere, or at what a change source names.
+
+Covers: the position of a run, the names and subtrees it has to look at, every reason to look
+everywhere after all.
+Does not cover: change sources themselves (shards.changes, filesystems), the looking (walkers).
+
+Names come from the change source (what changed since the oldest base of the run's jobs), from the
+views (what is due) and from both (all names of an inode one of whose names is among them: a
+removed name moves the ctime of the others, and no event names those).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+
+import numpy as np
+import pyarrow as pa
+
+from bacula_bridge.bases import BaseFinder, Bases
+from bacula_bridge.catalog import JobRow
+from bacula_bridge.chain import FULL
+from bacula_bridge.protocol import Hello
+from shards.changes import ChangeSet, ChangeSource, Gap, Position
+from shards.keys import key_path, name_key
+from shards.ledger import Beginning, Dataset, Ledger, Run
+from shards.receipts import ReceiptsDamaged
+from shards.schema import RowClass
+from shards.segment import SegmentStore
+from shards.sorted_file import SortedFileDamaged
+from shards.state import StateDirectory
+from shards.view import View, ViewStore
+from shards.view_schema import NameState
+
+FULL_LEVEL, DIFFERENTIAL_LEVEL = "full", "differential"
+KEYS_AT_ONCE = 16_384
+ROUNDS_MAX = 16  # of names of linked inodes that bring further ones
+
+
+class Scoping:
+    """Decides it once when a run begins, and again when a job comes that needs more."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        state: StateDirectory,
+        finder: BaseFinder,
+        change_source: Callable[[Dataset], ChangeSource | None],
+    ) -> None:
+        self._ledger = ledger
+        self._state = state
+        self._finder = finder
+        self._change_source = change_source
+        self._rounds: dict[int, int] = {}
+
+    def begin(self, dataset: Dataset, level: str, margin_ns: int) -> Beginning:
+        """Take the position, before anything is read, and say where the run looks."""
+        source = self._change_source(dataset)
+        if source is None:
+            note = None if level == FULL_LEVEL else "no change reader is set up (`forebay watch`)"
+            return Beginning(note=note, margin_ns=margin_ns)
+        try:
+            position = source.position()
+        except Gap as gap:
+            return Beginning(note=None if level == FULL_LEVEL else str(gap), margin_ns=margin_ns)
+        if level == FULL_LEVEL:
+            return Beginning(position, margin_ns=margin_ns)
+        try:
+            found = self._changes(dataset, level, source, position)
+        except (Gap, ReceiptsDamaged, SortedFileDamaged) as error:
+            return Beginning(position, note=str(error), margin_ns=margin_ns)
+        return replace(found, margin_ns=margin_ns)
+
+    def _changes(
+        self, dataset: Dataset, level: str, source: ChangeSource, position: Position
+    ) -> Beginning:
+        chains = self._finder.chains(dataset.name, dataset.shards)
+        bases = [chain[:1] if level == DIFFERENTIAL_LEVEL else chain for chain in chains]
+        since = self._oldest(dataset, bases, position)
+        changes = source.changes(since)
+        names = set(changes.names)
+        for view in self._views(dataset, [*bases, *chains]):
+            names.update(key_path(key) for key in view.due_keys())
+            names.update(_links(view, changes))
+        return Beginning(position, since, tuple(sorted(names)), tuple(changes.subtrees))
+
+    def _views(self, dataset: Dataset, chains: Iterable[Sequence[JobRow]]) -> list[View]:
+        store = ViewStore(self._state)
+        links = {
+            tuple(self._finder.link(dataset, row) for row in chain) for chain in chains if chain
+        }
+        return [store.view(chain) for chain in links]
+
+    def _oldest(
+        self, dataset: Dataset, bases: Sequence[Sequence[JobRow]], position: Position
+    ) -> Position:
+        """Return the oldest position that a job of this run builds on; Gap if one has none."""
+        oldest = position
+        for shard, chain in enumerate(bases):
+            if not chain:
+                raise Gap(f"shard {shard} has no good Full yet")
+            run = self._finder.run_of(chain[-1])
+            if run is None:
+                raise Gap(f"JobId {chain[-1].job_id} is not in the run ledger")
+            if run.shards != dataset.shards or run.seed != dataset.seed:
+                raise Gap(f"run {run.number} had {run.shards} shards")
+            if run.position is None or not _is_same_reader(run.position, position):
+                raise Gap(f"the change reader was not running, or another one, at run {run.number}")
+            if self._ledger.scan_totals(run.number).errors:
+                raise Gap(f"run {run.number} could not look at everything")
+            if run.position.sequence < oldest.sequence:
+                oldest = run.position
+        return oldest
+
+    def check(self, run: Run, hello: Hello, found: Bases) -> Run:
+        """Let the run look everywhere if this job needs more than was foreseen."""
+        if run.since is None:
+            return run
+        note = None
+        if hello.level == FULL:
+            note = f"the Director runs JobId {hello.jobid} as a Full"
+        else:
+            base = self._finder.run_of(found.chain[-1])
+            if (
+                base is None
+                or base.position is None
+                or not _is_same_reader(base.position, run.since)
+                or base.position.sequence < run.since.sequence
+            ):
+                note = f"JobId {hello.jobid} builds on an older job than was foreseen"
+        if note is None:
+            return run
+        self._ledger.widen(run.number, note)
+        widened = self._ledger.run(run.number)
+        assert widened is not None
+        return widened
+
+    def complete(self, number: int) -> None:
+        """Add the other names of inodes with several names that have been found by now."""
+        run = self._ledger.run(number)
+        assert run is not None
+        if run.since is None:
+            return
+        dataset = self._ledger.dataset(run.dataset)
+        assert dataset is not None
+        self._rounds[number] = self._rounds.get(number, 0) + 1
+        if self._rounds[number] > ROUNDS_MAX:
+            self._ledger.widen(number, "the names of its hard links lead on and on")
+            return
+        inodes = self._linked_inodes(run)
+        names: set[bytes] = set()
+        if len(inodes):
+            for view in self._views(dataset, self._finder.chains(run.dataset, run.shards)):
+                names.update(key_path(key) for key in view.names_of_inodes(inodes))
+        self._ledger.look_also(number, names)
+
+    def _linked_inodes(self, run: Run) -> list[int]:
+        store = SegmentStore(self._state.segments(run.number))
+        inodes: set[int] = set()
+        after = 0
+        while page := self._ledger.segments(run.number, after):
+            after = page[-1].number
+            for info in page:
+                for shard in range(run.shards):
+                    if info.count(shard, RowClass.LINKED):
+                        rows = store.rows(info, shard, RowClass.LINKED)
+                        inodes.update(np.unique(rows.column("ino").to_numpy()).tolist())
+        return sorted(inodes)
+
+
+def _is_same_reader(one: Position, other: Position) -> bool:
+    return (one.source, one.session) == (other.source, other.session)
+
+
+def _links(view: View, changes: ChangeSet) -> set[bytes]:
+    """Return all names that the view has of inodes with several names among what changed."""
+    keys = sorted(
+        name_key(name, is_directory=False) for name in {*changes.names, *changes.subtrees}
+    )
+    inodes: set[int] = set()
+    for start in range(0, len(keys), KEYS_AT_ONCE):
+        inodes |= _several(view.lookup(keys[start : start + KEYS_AT_ONCE]))
+    for subtree in changes.subtrees:
+        for rows in view.subtree(subtree):
+            inodes |= _several(rows)
+    return {key_path(key) for key in view.names_of_inodes(sorted(inodes))}
+
+
+def _several(rows: pa.RecordBatch) -> set[int]:
+    is_linked = rows.column("nlink").to_numpy() > 1
+    is_linked &= rows.column("state").to_numpy() == NameState.LIVE
+    inodes: list[int] = np.unique(rows.column("ino").to_numpy()[is_linked]).tolist()
+    return set(inodes)
