@@ -224,7 +224,7 @@ def _same_job(before: ViewRow, row: ViewRow, *, is_link: bool) -> ViewRow:
     if before.state is row.state is NameState.LIVE:
         kept = before if is_link else row
     else:
-        kept = max(before, row, key=lambda row: order.index(row.state))
+        kept = row if order.index(row.state) >= order.index(before.state) else before
     return kept._replace(due=before.due or row.due)
 
 

@@ -532,7 +532,7 @@ class History:
         ours = {
             _catalog_name(key): (row.jobid, row.file_index)
             for key, row in view.items()
-            if row.state is NameState.LIVE
+            if row.state == NameState.LIVE
         }
         rows: list[FileRow] = [row for job in jobs for row in job.rows()]
         theirs = {name: (row.jobid, row.file_index) for name, row in select(rows).items()}

@@ -1,5 +1,6 @@
 """Sorted files: ranges and keys like a list's, and no damage that is not noticed."""
 
+import itertools
 import os
 import tempfile
 from pathlib import Path
@@ -39,9 +40,9 @@ def batch(keys, values=None, due=()):
     )
 
 
-def written(folder, keys, block_rows_max=None, due=()):
+def written(folder, keys, block_rows_max=None, due=(), **options):
     path = Path(folder) / "sorted"
-    write_sorted(path, SCHEMA, [batch(keys, due=due)], block_rows_max=block_rows_max)
+    write_sorted(path, SCHEMA, [batch(keys, due=due)], block_rows_max=block_rows_max, **options)
     return SortedFile(path)
 
 
@@ -55,12 +56,12 @@ def read_everything(path):
 
 
 @given(st.lists(KEYS), CUT, KEYS, st.none() | KEYS, st.lists(KEYS, max_size=6))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_ranges_and_lookups_give_what_a_list_gives(keys, rows_max, low, high, wanted):
     keys.sort()
     listed = list(zip(keys, range(len(keys)), strict=True))
     with tempfile.TemporaryDirectory() as folder:
-        file = written(folder, keys, rows_max)
+        file = written(folder, keys, rows_max, is_temporary=True)
         assert file.num_rows == len(keys)
         assert file.schema == SCHEMA
         if high is None or low <= high:
@@ -71,18 +72,19 @@ def test_ranges_and_lookups_give_what_a_list_gives(keys, rows_max, low, high, wa
 
 
 @given(st.lists(st.lists(KEYS, max_size=30), max_size=4), CUT, st.integers(1, 40))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 def test_key_ranges_are_consecutive_and_bounded(files, rows_max, rows_target):
     with tempfile.TemporaryDirectory() as folder:
         opened = []
         for number, keys in enumerate(files):
             path = Path(folder) / str(number)
-            write_sorted(path, SCHEMA, [batch(sorted(keys))], block_rows_max=rows_max)
+            rows = [batch(sorted(keys))]
+            write_sorted(path, SCHEMA, rows, block_rows_max=rows_max, is_temporary=True)
             opened.append(SortedFile(path))
         ranges = list(key_ranges(opened, rows_target))
         assert ranges[0][0] == b""
         assert ranges[-1][1] is None
-        assert all(one[1] == other[0] for one, other in zip(ranges, ranges[1:], strict=False))
+        assert all(one[1] == other[0] for one, other in itertools.pairwise(ranges))
         most_of_one_key = sum(max(map(keys.count, keys), default=0) for keys in files)
         for low, high in ranges:
             rows = sum(file.range(low, high).num_rows for file in opened)
@@ -90,7 +92,7 @@ def test_key_ranges_are_consecutive_and_bounded(files, rows_max, rows_target):
 
 
 @given(st.lists(st.lists(KEYS, max_size=20), max_size=8), CUT, st.integers(2, 3))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 def test_sorting_in_runs_is_a_stable_sort(batches, rows_max, runs_max):
     keys = [key for part in batches for key in part]
     numbers = iter(range(len(keys)))
