@@ -1,4 +1,4 @@
-"""Frames of the stream protocol, version 1 (docs/formats/stream-protocol.md).
+"""Frames of the stream protocol, version 2 (docs/formats/stream-protocol.md).
 
 Covers: encoding and decoding every frame and record, with every length checked.
 Does not cover: sockets (server), what is sent when (stream).
@@ -18,13 +18,14 @@ import pyarrow as pa
 from shards.errors import ForebayError
 from shards.schema import RECEIPT_SCHEMA, RowFlag
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
 MAGIC = 0x31534246
 HEADER = struct.Struct("<IHHII")
 PAYLOAD_BYTES_MAX = 1_048_576
 ENTRIES_MAX = 16_384
 RECEIPTS_MAX = 4_096
 STRING_BYTES_MAX = 65_535
+NOTE_BYTES_MAX = 1_500
 
 
 class ProtocolError(ForebayError):
@@ -95,6 +96,7 @@ _ENTRY_FLAGS = (
     (RowFlag.PATH_TOO_LONG, 0x8),
     (RowFlag.MOUNT_POINT, 0x10),
     (RowFlag.EXCLUDED, 0x20),
+    (RowFlag.DELETED, 0x1),
 )
 
 
@@ -125,7 +127,7 @@ class Accept:
     window: int = 65_536
     prefetch_bytes: int = 32 << 20
     large_file_bytes: int = 4 << 20
-    note: str = ""
+    note: str = ""  # a line for the job log
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,7 +229,9 @@ def encode_accept(accept: Accept) -> bytes:
         accept.prefetch_bytes,
         accept.large_file_bytes,
     )
-    return frame(FrameType.ACCEPT, fixed + _string(accept.run_id.encode()) + _string(accept.root))
+    note = accept.note.replace("\0", "").encode()[:NOTE_BYTES_MAX]
+    strings = (accept.run_id.encode(), accept.root, note)
+    return frame(FrameType.ACCEPT, fixed + b"".join(map(_string, strings)))
 
 
 def decode_accept(payload: bytes) -> Accept:
@@ -235,8 +239,8 @@ def decode_accept(payload: bytes) -> Accept:
     if len(payload) < _ACCEPT.size:
         raise ProtocolError("ACCEPT is too short")
     _version, _flags, run, epoch, *bounds = _ACCEPT.unpack_from(payload)
-    run_id, root = _strings(payload, _ACCEPT.size, 2)
-    return Accept(run, epoch, run_id.decode(), root, *bounds)
+    run_id, root, note = _strings(payload, _ACCEPT.size, 3)
+    return Accept(run, epoch, run_id.decode(), root, *bounds, note.decode("utf-8", "replace"))
 
 
 def encode_reason(kind: FrameType, reason: str) -> bytes:

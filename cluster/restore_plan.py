@@ -46,8 +46,8 @@ class RestorePlan:
 
     run: int
     jobs: dict[int, JobRow]
-    early: list[Part] = field(default_factory=list)  # what the contents are to win over
-    contents: list[Part] = field(default_factory=list)  # a part for each shard
+    early: list[Part] = field(default_factory=list)  # of each shard: what contents win over
+    contents: list[Part] = field(default_factory=list)  # of each shard
     directories: Part = field(default_factory=dict)  # after all else
     first_names: list[bytes] = field(default_factory=list)  # some that come for their links' sake
     names: int = 0
@@ -72,18 +72,26 @@ def plan_restore(
     settings: Settings, catalog: Catalog, record: RunRecord, paths: Sequence[str]
 ) -> RestorePlan:
     """Select a run, or some paths of it, from the chains of all shards."""
-    run = record.run
     chains = shard_chains(settings, record)
     if not chains:
-        raise UsageError(f"run {run.number} has no good job: there is nothing to restore")
+        raise UsageError(f"run {record.run.number} has no good job: there is nothing to restore")
     opened = open_chains(settings, catalog, record, chains)
+    plan = plan_chains(settings, record, opened, paths)
+    plan.notes = chain_notes(record, chains)
+    return plan
+
+
+def plan_chains(
+    settings: Settings, record: RunRecord, opened: Sequence[OpenChain], paths: Sequence[str]
+) -> RestorePlan:
+    """Select from these chains."""
+    run = record.run
     wanted = relative_paths(run.root, paths)
     selection = select([each.view for each in opened], wanted)
     for given, path in zip(paths, wanted or (), strict=True):
         if path not in selection.matched:
             raise NothingMatches(run.number, given, show_path(run.root))
     plan = RestorePlan(run.number, {row.job_id: row for each in opened for row in each.jobs})
-    plan.notes = chain_notes(record, chains)
     _FirstNames(settings, opened, selection, plan).add()
     for each in opened:
         own = {row.job_id: selection.jobs.get(row.job_id, JobSelection()) for row in each.jobs}

@@ -15,13 +15,14 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from shards.keys import is_directory_column, key_column
+from shards.keys import is_directory_column, key_column, key_path, name_key
 from shards.schema import ReceiptStatus, RowFlag
-from shards.selection import winners
+from shards.selection import Readable, winners
 from shards.sorted_file import SortedFile, key_ranges, sorted_by_key
 from shards.view_schema import TREE_SCHEMA, NameState
 
 Mask = npt.NDArray[np.bool_]
+Codes = npt.NDArray[np.int64]
 
 # A name as the catalog has it of one job; a FileIndex below 0 says deleted.
 RECORD_SCHEMA = pa.schema(
@@ -34,6 +35,7 @@ RECORD_SCHEMA = pa.schema(
 _COMPARED = ("ino", "mtime", "ctime", "mode", "uid", "gid", "rdev")
 _IFMT, _IFSOCK = 0o170000, 0o140000
 _HIDING = RowFlag.LIST_FAILED | RowFlag.STAT_FAILED | RowFlag.PATH_TOO_LONG
+_NO_ROWS = pa.RecordBatch.from_pylist([], schema=TREE_SCHEMA)
 
 
 class Kind(enum.StrEnum):
@@ -133,32 +135,148 @@ class TreeComparison:
         *,
         is_full: bool,
         is_in_scope: Callable[[bytes], bool] = lambda key: True,
+        nothing_deleted: bool = False,
     ) -> None:
         """Take the manifest (TREE_SCHEMA, in the order of listing) and the views by shard.
 
         own_jobs are the run's own JobIds; is_full says that all of them are Fulls. Only keys in
-        scope must not be there without being in the manifest.
+        scope must not be there without being in the manifest, and none if nothing was deleted,
+        since too much could not be looked at.
         """
+        assert views, "a run without a good job is not compared"
         self.counts = NameCounts()
         self._tree = tree
         self._views = views
         self._own_jobs = np.array(own_jobs, dtype=np.uint32)
         self._is_full = is_full
         self._is_in_scope = is_in_scope
+        self._nothing_deleted = nothing_deleted
 
     def run(self) -> Iterator[NameDifference]:
-        """Yield all differences, ascending by name."""
+        """Yield all differences, ascending by name in each kind and range."""
         files = [*self._tree, *(file for view in self._views.values() for file in view.files)]
         for low, high in key_ranges(files):
-            tree = sorted_by_key(
-                pa.concat_batches([_NO_ROWS, *(file.range(low, high) for file in self._tree)])
-            )
+            rows = [file.range(low, high) for file in self._tree]
+            tree = sorted_by_key(pa.concat_batches([_NO_ROWS, *rows]))
             views = [view.range(low, high) for view in self._views.values()]
             yield from self._compare(tree, views)
 
     def _compare(
         self, tree: pa.RecordBatch, views: Sequence[pa.RecordBatch]
     ) -> Iterator[NameDifference]:
-        saved = pa.concat_batches([empty_view(), *views])
-        chosen = np.concatenate([np.zeros(0, dtype=bool), *winners(views)]) if views else ...
-        names = _Names(tree, saved)
+        saved = pa.concat_batches(views)
+        chosen = np.concatenate(winners(views))
+        in_tree, in_saved, count = _coded(tree, saved)
+        is_due = np.zeros(count, dtype=bool)
+        is_due[in_saved[saved.column("due").to_numpy(zero_copy_only=False)]] = True
+        rows = self._expected(tree, in_tree, count)
+        place = np.full(count, -1, dtype=np.int64)
+        place[in_saved[chosen]] = np.flatnonzero(chosen)
+        theirs = place[in_tree[rows]]
+        is_other = self._differs(tree, rows, saved, theirs)
+        excused = is_due[in_tree[rows]] & is_other
+        self.counts.due += int(np.count_nonzero(excused))
+        is_other &= ~excused
+        for row, other in zip(rows[is_other].tolist(), theirs[is_other].tolist(), strict=True):
+            key = tree.column("key")[row].as_py()
+            if other < 0:
+                yield NameDifference(Kind.MISSING, key, "no job has it")
+            else:
+                yield NameDifference(Kind.DIFFERENT, key, _told(tree, row, saved, other))
+        if self._is_full:
+            yield from self._twice(saved, in_saved, np.bincount(in_tree, minlength=count), is_due)
+        is_listed = np.zeros(count, dtype=bool)
+        is_listed[in_tree[~_is_socket(tree)]] = True
+        extra = chosen & ~is_listed[in_saved]
+        for row in np.flatnonzero(extra).tolist():
+            yield from self._extra(saved, row, due=bool(is_due[in_saved[row]]))
+
+    def _expected(self, tree: pa.RecordBatch, in_tree: Codes, count: int) -> Codes:
+        """Return the rows of the tree that are to be restored, and count the others."""
+        is_error = tree.column("error").to_numpy() != 0
+        is_socket = _is_socket(tree)
+        listed = np.flatnonzero(~is_error & ~is_socket)
+        last = np.full(count, -1, dtype=np.int64)
+        last[in_tree[listed]] = listed  # a name listed twice counts as it was seen last
+        rows = np.unique(last[last >= 0])
+        is_ours = np.isin(tree.column("shard").to_numpy()[rows], list(self._views))
+        self.counts.scan_errors += int(np.count_nonzero(is_error))
+        self.counts.sockets += int(np.count_nonzero(is_socket & ~is_error))
+        self.counts.names += len(rows)
+        self.counts.not_saved += int(np.count_nonzero(~is_ours))
+        return rows[is_ours]
+
+    def _differs(
+        self, tree: pa.RecordBatch, rows: Codes, saved: pa.RecordBatch, theirs: Codes
+    ) -> Mask:
+        """Tell which rows of the tree are not what would be restored."""
+        result: Mask = theirs < 0
+        if not saved.num_rows:
+            return result
+        theirs = np.maximum(theirs, 0)
+        is_other = np.zeros(len(rows), dtype=bool)
+        for name in _COMPARED:
+            is_other |= tree.column(name).to_numpy()[rows] != saved.column(name).to_numpy()[theirs]
+        sizes = tree.column("size").to_numpy()[rows] != saved.column("size").to_numpy()[theirs]
+        is_other |= sizes & ~is_directory_column(tree.column("mode").to_numpy()[rows])
+        is_other &= ~result
+        # It was read, by this run, after it had changed: as it was then it is saved.
+        moved = is_other & np.isin(saved.column("jobid").to_numpy()[theirs], self._own_jobs)
+        moved &= tree.column("ino").to_numpy()[rows] == saved.column("ino").to_numpy()[theirs]
+        moved &= tree.column("ctime").to_numpy()[rows] < saved.column("ctime").to_numpy()[theirs]
+        self.counts.moved += int(np.count_nonzero(moved))
+        result |= is_other & ~moved
+        return result
+
+    def _twice(
+        self, saved: pa.RecordBatch, in_saved: Codes, listed: Codes, is_due: Mask
+    ) -> Iterator[NameDifference]:
+        """A name that was listed twice, while it moved, may have been saved twice."""
+        live = saved.column("state").to_numpy() == NameState.LIVE
+        times = np.bincount(in_saved[live], minlength=len(listed))
+        for code in np.flatnonzero((times > 1) & (listed < 2) & ~is_due).tolist():
+            rows = np.flatnonzero(live & (in_saved == code)).tolist()
+            jobs = ", ".join(str(saved.column("jobid")[row]) for row in rows)
+            key = saved.column("key")[rows[0]].as_py()
+            yield NameDifference(Kind.TWICE, key, f"saved by JobIds {jobs}")
+
+    def _extra(self, saved: pa.RecordBatch, row: int, *, due: bool) -> Iterator[NameDifference]:
+        key = saved.column("key")[row].as_py()
+        if not self._is_in_scope(key):
+            return
+        if due:
+            self.counts.due += 1
+        elif self._nothing_deleted or self._is_hidden(key):
+            self.counts.hidden += 1
+        else:
+            jobid = saved.column("jobid")[row].as_py()
+            yield NameDifference(Kind.EXTRA, key, f"JobId {jobid} would bring it")
+
+    def _is_hidden(self, key: bytes) -> bool:
+        """Tell whether a name, or a directory above it, could not be looked at."""
+        names = key_path(key).split(b"/")
+        paths = [b"/".join(names[:count]) for count in range(len(names) + 1)]
+        keys = [name_key(path, is_directory=kind) for path in paths for kind in (False, True)]
+        return any(bool(hides(file.lookup(keys)).any()) for file in self._tree)
+
+
+def _is_socket(tree: pa.RecordBatch) -> Mask:
+    result: Mask = (tree.column("mode").to_numpy() & np.uint32(_IFMT)) == _IFSOCK
+    return result
+
+
+def _coded(tree: pa.RecordBatch, saved: pa.RecordBatch) -> tuple[Codes, Codes, int]:
+    """Return numbers for the keys of both, and how many there are."""
+    keys = pa.chunked_array([tree.column("key"), saved.column("key")], type=pa.binary())
+    encoded = keys.combine_chunks().dictionary_encode()
+    codes = encoded.indices.to_numpy().astype(np.int64)
+    return codes[: tree.num_rows], codes[tree.num_rows :], len(encoded.dictionary)
+
+
+def _told(tree: pa.RecordBatch, row: int, saved: pa.RecordBatch, other: int) -> str:
+    told = [
+        f"{name} {theirs:#o}, not {ours:#o}" if name == "mode" else f"{name} {theirs}, not {ours}"
+        for name in ("size", *_COMPARED)
+        if (ours := tree.column(name)[row].as_py()) != (theirs := saved.column(name)[other].as_py())
+    ]
+    return f"JobId {saved.column('jobid')[other]} has {'; '.join(told)}"

@@ -20,6 +20,8 @@ from shards.files import ChecksumWriter, file_checksum, flush_directory
 from shards.schema import RECEIPT_SCHEMA, WARNING_STATUSES, ReceiptStatus
 from shards.shard_jobs import ReceiptsInfo, StreamSummary
 
+_SENT = np.array([ReceiptStatus.SAVED, ReceiptStatus.LINK, ReceiptStatus.CHANGED], dtype=np.uint32)
+
 
 class ReceiptsDamaged(ForebayError):
     """A receipts file is not what the ledger says."""
@@ -50,7 +52,7 @@ class ReceiptsWriter:
         status = batch.column("status").to_numpy()
         self._counts += np.bincount(status, minlength=len(self._counts))
         modes = batch.column("mode").to_numpy()
-        sent = batch.column("file_index").to_numpy() > 0
+        sent = np.isin(status, _SENT)
         self._directories += int(np.count_nonzero(sent & ((modes & 0o170000) == stat.S_IFDIR)))
         self._size_bytes += int(batch.column("sent_bytes").to_numpy().sum())
         self._writer.write_batch(batch)
@@ -65,6 +67,7 @@ class ReceiptsWriter:
             files=sent - self._directories,
             directories=self._directories,
             links=int(counts[ReceiptStatus.LINK]),
+            deleted=int(counts[ReceiptStatus.DELETED]),
             skipped=int(counts[ReceiptStatus.SKIPPED]),
             warnings=int(sum(counts[status] for status in WARNING_STATUSES)),
             size_bytes=self._size_bytes,

@@ -109,5 +109,5 @@ RECEIPT_SCHEMA = pa.schema(
         pa.field("hash", pa.binary(16), nullable=False),
         pa.field("path", pa.binary(), nullable=False),
     ],
-    metadata={b"forebay.receipts": b"1"},
+    metadata={b"forebay.receipts": b"2"},
 )

@@ -42,6 +42,7 @@ class StreamSummary:
     skipped: int = 0  # sockets
     warnings: int = 0  # entries that stay due
     size_bytes: int = 0  # bytes of file data sent
+    deleted: int = 0  # names sent as deleted
 
 
 @dataclass(frozen=True, slots=True)

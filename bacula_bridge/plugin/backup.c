@@ -23,6 +23,7 @@ struct first_name {
   int32_t file_index;
   uint64_t ino; /* as the entry told it */
   struct stat st;
+  int64_t read_ns;
 };
 
 struct fb_backup {
@@ -105,8 +106,11 @@ static void attributes_to_receipt(struct fb_receipt *receipt, const struct stat 
 /* Ends an entry of which nothing goes to Bacula. */
 static bool leave_out(struct fb_backup *b, struct fb_prefetch *item, enum fb_status status,
                       int error) {
-  struct fb_receipt receipt = {
-      .number = item->entry.number, .ino = item->entry.ino, .status = status, .error = error};
+  struct fb_receipt receipt = {.number = item->entry.number,
+                               .ino = item->entry.ino,
+                               .mode = item->entry.mode,
+                               .status = status,
+                               .error = error};
   return fb_session_release(b->session, item, &receipt);
 }
 
@@ -237,6 +241,9 @@ bRC fb_backup_begin(struct fb_backup *b) {
   char run_id[FB_PRINTABLE_BYTES];
   fb_say(b->host, M_INFO, "forebay: %s: joined run %" PRIu64 " (%.255s)", b->log.label,
          accept->run_number, fb_escape_text(accept->run_id, strlen(accept->run_id), run_id));
+  if (accept->note[0] != 0)
+    fb_say(b->host, M_INFO, "forebay: %s: %s", b->log.label,
+           fb_escape_text(accept->note, strlen(accept->note), run_id));
   /* The first file is waited for here: an empty stream must end before the daemon
    * asks for a file, which it takes for the end of the job, good or bad. */
   return prepare_next(b);
@@ -349,6 +356,7 @@ static void remember_first(struct fb_backup *b, const struct fb_prefetch *item) 
   b->first.file_index = b->file_index;
   b->first.ino = item->entry.ino;
   b->first.st = item->st;
+  b->first.read_ns = item->read_ns;
   b->first.is_saved = true;
 }
 
@@ -389,9 +397,11 @@ bRC fb_backup_end_file(struct fb_backup *b) {
       .number = item->entry.number, .ino = item->entry.ino, .file_index = b->file_index};
   if ((item->entry.flags & FB_ENTRY_DELETED) != 0) {
     receipt.status = FB_DELETED;
+    receipt.mode = item->entry.mode;
   } else {
     judge(b, item);
     attributes_to_receipt(&receipt, b->is_link ? &b->first.st : &item->st);
+    receipt.read_ns = b->is_link ? b->first.read_ns : item->read_ns;
     receipt.status = item->status;
     receipt.error = item->error;
     if (!b->is_link && S_ISREG(item->st.st_mode)) {

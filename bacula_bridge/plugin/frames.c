@@ -127,7 +127,7 @@ static int take_string(const struct fb_frame *frame, size_t *offset, char *out, 
 
 int fb_accept_parse(const struct fb_frame *frame, struct fb_accept *accept, char *error) {
   const uint8_t *p = frame->payload;
-  size_t offset = 44, run_id_len;
+  size_t offset = 44, run_id_len, note_len;
   if (frame->size < offset)
     return refuse(error, "ACCEPT has %" PRIu32 " bytes, too few", frame->size);
   if (fb_get_u16(p) != FB_PROTOCOL_VERSION)
@@ -142,6 +142,7 @@ int fb_accept_parse(const struct fb_frame *frame, struct fb_accept *accept, char
   accept->large_file_bytes = fb_get_u64(p + 36);
   if (take_string(frame, &offset, accept->run_id, FB_RUN_ID_BYTES_MAX, &run_id_len) < 0 ||
       take_string(frame, &offset, accept->root, FB_ROOT_BYTES_MAX, &accept->root_len) < 0 ||
+      take_string(frame, &offset, accept->note, FB_NOTE_BYTES_MAX, &note_len) < 0 ||
       offset != frame->size)
     return refuse(error, "the strings of ACCEPT do not fit its length");
   if (fb_get_u16(p + 2) != 0)
@@ -363,7 +364,7 @@ void fb_receipt_encode(uint8_t *r, const struct fb_receipt *receipt) {
   fb_put_u32(r + 92, (uint32_t)receipt->error);
   fb_put_u64(r + 96, receipt->rdev);
   memcpy(r + 104, receipt->hash, sizeof receipt->hash);
-  fb_put_u64(r + 120, 0);
+  fb_put_u64(r + 120, (uint64_t)receipt->read_ns);
 }
 
 size_t fb_receipts_seal(uint8_t *frame, uint32_t count, uint32_t *payload_crc) {

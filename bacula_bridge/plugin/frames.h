@@ -15,7 +15,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define FB_PROTOCOL_VERSION 1
+#define FB_PROTOCOL_VERSION 2
 #define FB_FRAME_MAGIC 0x31534246u
 #define FB_FRAME_HEADER_BYTES 16
 #define FB_PAYLOAD_BYTES_MAX 1048576
@@ -30,6 +30,7 @@
 #define FB_PATH_BYTES_MAX 65535
 #define FB_ROOT_BYTES_MAX 4095
 #define FB_RUN_ID_BYTES_MAX 255
+#define FB_NOTE_BYTES_MAX 1500
 #define FB_THREADS_MAX 256
 #define FB_WINDOW_ENTRIES_MAX 1048576
 #define FB_PREFETCH_BYTES_MIN ((uint64_t)1 << 20)
@@ -102,6 +103,7 @@ struct fb_accept {
   char run_id[FB_RUN_ID_BYTES_MAX + 1];
   char root[FB_ROOT_BYTES_MAX + 1];
   size_t root_len;
+  char note[FB_NOTE_BYTES_MAX + 1]; /* for the job log; may be empty */
 };
 
 struct fb_hello {
@@ -153,6 +155,7 @@ struct fb_receipt {
   int32_t error;
   uint64_t rdev;
   uint8_t hash[16];
+  int64_t read_ns; /* when reading began, since 1970; 0: nothing was read */
 };
 
 void fb_parser_init(struct fb_parser *parser);

@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/sysmacros.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "beneath.h"
@@ -272,6 +273,13 @@ static void fail_leased(struct fb_prefetch *item, const struct fb_prefetch_sourc
     close(fd);
 }
 
+/* What changes from now on has a later ctime, but for the granularity of that. */
+static int64_t realtime_ns(void) {
+  struct timespec now;
+  clock_gettime(CLOCK_REALTIME, &now);
+  return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+}
+
 void fb_prefetch_fill(struct fb_prefetch *item, const struct fb_prefetch_source *source, bool name_only) {
   const struct fb_entry *e = &item->entry;
   struct statx stx;
@@ -288,6 +296,7 @@ void fb_prefetch_fill(struct fb_prefetch *item, const struct fb_prefetch_source 
     fail_with(item, -fd);
     return;
   }
+  item->read_ns = realtime_ns();
   int rc = read_attributes(fd, &stx);
   if (rc < 0) {
     fail_with(item, -rc);

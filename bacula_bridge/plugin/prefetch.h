@@ -42,6 +42,7 @@ struct fb_prefetch {
   int lost_errno;
   int fd; /* -1 unless large */
   struct stat st;
+  int64_t read_ns; /* when it was begun to be read: CLOCK_REALTIME, ns */
   struct fb_blob blob;
   char *target; /* of a symlink */
   uint8_t *data;

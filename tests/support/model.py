@@ -178,6 +178,7 @@ def layer_of(job: ModelJob, margin_ns: int) -> Layer:
         return _layer_from_catalog(job)
     layer: Layer = {}
     first_ino, first_index = -1, 0
+    twice = _inodes_saved_twice(job.receipts)
     for receipt in job.receipts:
         if receipt.status is ReceiptStatus.SKIPPED:
             continue
@@ -207,7 +208,7 @@ def layer_of(job: ModelJob, margin_ns: int) -> Layer:
             receipt.file_index if live else 0,
             first_index if is_of_first else 0,
             state,
-            not deleted and (young or not sound),
+            not deleted and (young or not sound or (live and receipt.ino in twice)),
             job.tdate,
         )
         before = layer.get(key)
@@ -216,6 +217,18 @@ def layer_of(job: ModelJob, margin_ns: int) -> Layer:
         else:
             layer[key] = _same_job(before, row, is_link=is_link)
     return layer
+
+
+def _inodes_saved_twice(receipts: Iterable[Receipt]) -> set[int]:
+    """Return inodes that got another name during the scan, and so went as two files."""
+    seen: set[int] = set()
+    twice: set[int] = set()
+    for receipt in receipts:
+        is_link = receipt.status in (ReceiptStatus.LINK, ReceiptStatus.DELETED)
+        if receipt.file_index > 0 and receipt.nlink > 1 and not is_link:
+            if not stat.S_ISDIR(receipt.mode):
+                (twice if receipt.ino in seen else seen).add(receipt.ino)
+    return twice
 
 
 def _same_job(before: ViewRow, row: ViewRow, *, is_link: bool) -> ViewRow:
@@ -252,8 +265,9 @@ def fold_layers(layers: Iterable[Mapping[bytes, ViewRow]]) -> Layer:
     for layer in layers:
         for key, row in layer.items():
             before = view.get(key)
-            if row.state is NameState.ABSENT and before is not None:
-                view[key] = before._replace(due=True)
+            if row.state == NameState.ABSENT and before is not None:
+                kept = row if before.state == NameState.ABSENT else before
+                view[key] = kept._replace(due=True)
             else:
                 view[key] = row
     return view

@@ -125,12 +125,6 @@ class Rule:
     def add_links(self, tree: pa.RecordBatch, decision: Decision) -> np.ndarray:
         return add_links(tree, decision.send, decision.linked)
 
-    def status(self, row: "ScanRow", inode: Inode) -> ReceiptStatus:
-        """Say what an entry is that was read without any trouble."""
-        # It has got a second name since it was scanned, which may go as a file of its own.
-        is_link_now = not row.is_directory and row.nlink < 2 <= inode.nlink
-        return ReceiptStatus.CHANGED if is_link_now else ReceiptStatus.SAVED
-
 
 def view_batch(view: Layer) -> pa.RecordBatch:
     """Return a view as Arrow, ascending by key; hashes are zeros."""
@@ -397,7 +391,8 @@ class History:
 
     def _ranges(self, rows: Sequence[ScanRow]) -> Iterator[tuple[bytes, bytes | None]]:
         """Cut the keys into one to three ranges: the rule must not need them all at once."""
-        cuts = sorted({self.random.choice(rows).key for _ in range(self.random.randrange(3))})
+        count = self.random.choice((0, 0, 0, 1, 2))
+        cuts = sorted({self.random.choice(rows).key for _ in range(count)})
         bounds = [b"", *(cut for cut in cuts if cut), None]
         yield from zip(bounds, bounds[1:], strict=False)  # type: ignore[misc]
 
@@ -456,9 +451,8 @@ class History:
             payload = _payload(inode)
             if noisy and self.random.random() < 0.1:
                 self._change()
-            status = self.rule.status(row, inode)
-            if (before.ctime, before.mtime) != (inode.ctime, inode.mtime):
-                status = ReceiptStatus.CHANGED
+            changed = (before.ctime, before.mtime) != (inode.ctime, inode.mtime)
+            status = ReceiptStatus.CHANGED if changed else ReceiptStatus.SAVED
             return sender.save(before, inode, began, status, payload)
         return first
 

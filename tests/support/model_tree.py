@@ -52,6 +52,9 @@ class Place(NamedTuple):
     inode: Inode
 
 
+Target = tuple[bytes, Inode, bytes]  # a path, the directory it is in, its name there
+
+
 @dataclass(slots=True)
 class Clock:
     """Time in ns, which the filesystem sees in steps of its granularity."""
@@ -155,8 +158,8 @@ class ModelTree:
         self.clock.advance(self.random.choice((0, 1000, 1000, 3_000_000, SECOND)))
         places = self.places()
         while True:
-            small = len(places) < self.random.randrange(NAMES_MAX)
-            operation = ModelTree._create if small else self.random.choice(_CHANGES)
+            is_small = len(places) < self.random.randrange(NAMES_MAX // 2)
+            operation = ModelTree._add if is_small else self.random.choice(_CHANGES)
             if operation(self, places):
                 return operation.__name__.lstrip("_")
 
@@ -170,8 +173,8 @@ class ModelTree:
     def _directory(self, places: list[Place]) -> Place | None:
         return self._pick(places, lambda place: place.inode.is_directory)
 
-    def _target(self, places: list[Place]) -> tuple[bytes, Inode, bytes] | None:
-        """Choose a name, there already or not: its path, the directory it is in, the name."""
+    def _target(self, places: list[Place]) -> Target | None:
+        """Choose a name, which may be there already."""
         holders = [(b"", self.root)]
         holders += [(p.path, p.inode) for p in places if p.inode.is_directory]
         path, parent = self.random.choice(holders)
@@ -180,12 +183,18 @@ class ModelTree:
         name = self.random.choice(NAMES)
         return (path + b"/" + name if path else name), parent, name
 
-    def _create(self, places: list[Place]) -> bool:
+    def _add(self, places: list[Place]) -> bool:
         target = self._target(places)
+        if target is None or self.find(target[0]) is not None:
+            return False
+        return self._create(places, target)
+
+    def _create(self, places: list[Place], target: Target | None = None) -> bool:
+        """Make a new inode; something else may have had the name until now."""
+        target = target or self._target(places)
         if target is None or len(places) >= NAMES_MAX:
             return False
         _, parent, name = target
-        assert parent.entries is not None
         kind = self.random.choice(
             (stat.S_IFREG, stat.S_IFREG, stat.S_IFDIR, stat.S_IFDIR, stat.S_IFLNK, stat.S_IFSOCK)
         )
@@ -368,8 +377,7 @@ def _walk(directory: Inode, path: bytes) -> Iterator[Place]:
 
 
 _CHANGES: tuple[Callable[[ModelTree, list[Place]], bool], ...] = (
-    ModelTree._create,
-    ModelTree._create,
+    ModelTree._add,
     ModelTree._create,
     ModelTree._write_file,
     ModelTree._write_and_put_mtime_back,
