@@ -26,7 +26,7 @@ from shards.errors import ForebayError, UsageError
 from shards.ledger import Dataset, Lease, LeaseResult, Ledger, Run, ScanTotals
 from shards.ledger_schema import JobState, RunState
 from shards.merkle import receipts_root, run_root
-from shards.receipts import read_receipts
+from shards.receipts import ReceiptsDamaged, read_receipts
 from shards.shard_jobs import (
     CatalogEnd,
     Claim,
@@ -91,19 +91,24 @@ class Coordinator:
     def _settle_old_runs(self) -> None:
         """Close what a killed Forebay left open, by what the catalog says of its jobs."""
         for run in self._ledger.runs():
-            jobs = self._jobs.jobs(run.number)
-            waiting = [job for job in jobs if job.state in (JobState.STREAMING, JobState.STREAMED)]
-            if run.state is not RunState.OPEN and not waiting:
-                continue
-            rows = self._catalog.jobs(job.jobid for job in waiting)
-            for job in waiting:
-                row = rows.get(job.jobid)
-                if job.state is JobState.STREAMING:
-                    self._jobs.broken(run.number, job.shard, job.jobid, KILLED)
-                elif row is not None and row.unique_name == job.job and row.ended:
-                    self._jobs.ended(run.number, job.shard, job.jobid, job.job, catalog_end(row))
-            if run.state is RunState.OPEN or waiting:
-                self._close_run(run.number, KILLED if run.state is RunState.OPEN else run.reason)
+            settled = [self._settle(run, job) for job in self._jobs.jobs(run.number)]
+            if run.state is RunState.OPEN:
+                self._close_run(run.number, KILLED)
+            elif any(settled):
+                self._close_run(run.number, run.reason)
+
+    def _settle(self, run: Run, job: ShardJob) -> bool:
+        """Take a job's end from the catalog that nobody was there to see; True if there was one."""
+        if job.state is JobState.STREAMING:
+            self._jobs.broken(run.number, job.shard, job.jobid, KILLED)
+            return True
+        if job.state is not JobState.STREAMED:
+            return False
+        row = self._catalog.job(job.jobid)
+        if row is None or row.unique_name != job.job or not row.ended:
+            return False  # it may be about to end: the next start looks again
+        self._jobs.ended(run.number, job.shard, job.jobid, job.job, catalog_end(row))
+        return True
 
     def close(self) -> None:
         """Let waiters go and release the ledger."""
@@ -178,15 +183,10 @@ class Coordinator:
         state, reason = verdict(run, jobs)
         merkle = None
         if state in (RunState.COMPLETE, RunState.WARNINGS):
-            good = {job.shard: job for job in jobs if job.state is JobState.GOOD}
-            folder = self._state.receipts(number)
-            merkle = run_root(
-                [
-                    receipts_root(read_receipts(folder, job.receipts))
-                    for _, job in sorted(good.items())
-                    if job.receipts is not None
-                ]
-            )
+            try:
+                merkle = self._merkle(number, jobs)
+            except ReceiptsDamaged as error:
+                state, reason = RunState.INCOMPLETE, str(error)
         elif why is not None:
             reason = why if reason is None else f"{why} ({reason})"
         self._ledger.end_run(number, state, reason, merkle)
@@ -194,6 +194,17 @@ class Coordinator:
         ended = self._ledger.run(number)
         assert ended is not None
         return ended
+
+    def _merkle(self, number: int, jobs: list[ShardJob]) -> bytes:
+        good = {job.shard: job for job in jobs if job.state is JobState.GOOD}
+        folder = self._state.receipts(number)
+        return run_root(
+            [
+                receipts_root(read_receipts(folder, job.receipts))
+                for _, job in sorted(good.items())
+                if job.receipts is not None
+            ]
+        )
 
     def fail_run(self, number: int, reason: str) -> None:
         """Stop a run's scan; its streams break with the reason."""

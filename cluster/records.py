@@ -36,6 +36,20 @@ class RunRecord:
     run: Run
     scan: ScanTotals
     jobs: tuple[ShardJob, ...]
+    is_newest: bool  # of its dataset: only such a run can be resumed
+    is_pruned: bool  # its manifest and receipts are no more
+
+    @property
+    def how_to_go_on(self) -> str | None:
+        """Say what makes an incomplete run whole, or the next best thing."""
+        run = self.run
+        if run.state not in (RunState.INCOMPLETE, RunState.FAILED):
+            return None
+        if self.is_newest and not self.is_pruned:
+            return (
+                f"to save what is missing from the same scan: forebay backup --resume {run.number}"
+            )
+        return f"a newer run of {run.dataset} has begun: it saves what is missing here"
 
     @property
     def saved_jobs(self) -> list[ShardJob]:
@@ -70,7 +84,7 @@ def list_runs(settings: Settings, name: str | None = None) -> list[RunRecord]:
     with closing(Ledger(settings.state.ledger, read_only=True)) as ledger:
         if name is not None and ledger.dataset(name) is None:
             raise _unknown_dataset(name, ledger.datasets())
-        return [_record(ledger, run) for run in ledger.runs(name)]
+        return _records(settings, ledger, ledger.runs(name))
 
 
 def find_run(settings: Settings, run: str, name: str | None = None) -> RunRecord:
@@ -101,7 +115,7 @@ def attention(settings: Settings, record: RunRecord) -> Iterator[Attention]:
     """Yield the names of a run that were not saved as they are, shard by shard."""
     wanted = np.array(sorted(WARNING_STATUSES), dtype=np.uint32)
     for job in record.jobs:
-        if job.receipts is None:
+        if job.receipts is None or record.is_pruned:
             continue
         folder = settings.state.receipts(record.run.number)
         for batch in read_receipts(folder, job.receipts):
@@ -117,7 +131,7 @@ def attention(settings: Settings, record: RunRecord) -> Iterator[Attention]:
 
 def mount_points(settings: Settings, record: RunRecord) -> Iterator[bytes]:
     """Yield the paths at which other filesystems are mounted; they are not part of the run."""
-    if not record.scan.mount_points:
+    if not record.scan.mount_points or record.is_pruned:
         return
     store = SegmentStore(settings.state.segments(record.run.number))
     with closing(Ledger(settings.state.ledger, read_only=True)) as ledger:
@@ -143,6 +157,9 @@ def run_json(record: RunRecord) -> dict[str, Any]:
         "level": run.level,
         "state": run.state.value,
         "reason": run.reason,
+        "note": run.note,
+        "pruned": record.is_pruned,
+        "resume": record.how_to_go_on,
         "shards": run.shards,
         "started": run.started,
         "ended": run.ended,
@@ -169,6 +186,9 @@ def job_json(job: ShardJob) -> dict[str, Any]:
         "job": job.job,
         "jobid": job.jobid,
         "shard": job.shard,
+        "level": job.level,
+        "chain": list(job.chain),
+        "note": job.note,
         "status": job.status,
         "state": job.state.value,
         "files": job.files,
@@ -180,9 +200,18 @@ def job_json(job: ShardJob) -> dict[str, Any]:
     }
 
 
-def _record(ledger: Ledger, run: Run) -> RunRecord:
-    jobs = tuple(ShardJobs(ledger).jobs(run.number))
-    return RunRecord(run, ledger.scan_totals(run.number), jobs)
+def _records(settings: Settings, ledger: Ledger, runs: list[Run]) -> list[RunRecord]:
+    newest = {run.dataset: run.number for run in reversed(runs)}
+    return [
+        RunRecord(
+            run,
+            ledger.scan_totals(run.number),
+            tuple(ShardJobs(ledger).jobs(run.number)),
+            is_newest=run.number == newest[run.dataset],
+            is_pruned=not settings.state.run(run.number).exists(),
+        )
+        for run in runs
+    ]
 
 
 def _unknown_dataset(name: str, known: list[Dataset]) -> UsageError:

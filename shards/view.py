@@ -48,6 +48,7 @@ from shards.view_schema import LAYER_SCHEMA, VIEW_SCHEMA, VIEW_VERSION, NameStat
 FOLD_LINKS = 8
 _LOOKUP_KEYS = 16_384
 _ORIGIN = b"forebay.origin"
+JOBIDS = b"forebay.jobids"  # which jobs a file follows from, as JSON: prune asks
 
 # What a job's catalog knows: path relative to the root, is it a directory, FileIndex (negative:
 # deleted).
@@ -246,7 +247,9 @@ class ViewStore:
     def _write(
         self, path: Path, part: _Part, schema: pa.Schema, batches: Iterable[pa.RecordBatch]
     ) -> None:
-        write_sorted(path, schema.with_metadata({_ORIGIN: part.origin()}), batches)
+        jobids = json.dumps([link.jobid for link in part.links]).encode()
+        metadata = {_ORIGIN: part.origin(), JOBIDS: jobids}
+        write_sorted(path, schema.with_metadata(metadata), batches)
 
     def _path(self, part: _Part) -> Path:
         if not part.parts:

@@ -100,14 +100,19 @@ def _tell(record: RunRecord) -> None:
     folders = sum(job.summary.directories for job in jobs)
     size = show_size(sum(job.summary.size_bytes for job in jobs))
     seconds = (run.ended or run.started) - run.started
+    deleted = sum(job.summary.deleted for job in jobs)
+    gone = f", {plural(deleted, 'deletion')}" if deleted else ""
     print(
         f"run {run.number} of {run.dataset}: {plural(files, 'file')} and"
-        f" {plural(folders, 'directory', 'directories')}, {size}, in {seconds:.1f} s,"
+        f" {plural(folders, 'directory', 'directories')}"
+        f"{gone}, {size},"
+        f" in {seconds:.1f} s,"
         f" through {len(jobs)} of {run.shards} jobs"
     )
     for job in record.jobs:
         print(
-            f"  shard {job.shard}/{run.shards}  JobId {job.jobid}  status {job.status or '-'}"
+            f"  shard {job.shard}/{run.shards}  JobId {job.jobid} {job.level or '-'}"
+            f"  status {job.status or '-'}"
             f"  {job.files:,} names, {show_size(job.size_bytes)}"
             f"{f'  ({job.reason})' if job.reason else ''}"
         )
@@ -119,8 +124,12 @@ def _tell(record: RunRecord) -> None:
             f" into: `forebay show {run.number}` names them, back them up on their own"
         )
     _tell_warnings(record)
+    if run.note:
+        print(run.note)
     if run.reason:
         print(f"{run.state.value}: {run.reason}")
+    if run.state.value == "incomplete":
+        print(f"to go on with what is missing: forebay backup --resume {run.number}")
     if run.state.value in ("complete", "warnings"):
         _tell_where(record)
 
@@ -142,10 +151,12 @@ def _tell_warnings(record: RunRecord) -> None:
 
 def _tell_where(record: RunRecord) -> None:
     from bacula_bridge.director import restore_command
+    from cluster.chains import restore_jobids
     from cluster.settings import Settings
 
-    volumes = Settings.from_environment().lab / "volumes"
-    command = restore_command([job.jobid for job in record.saved_jobs], "DIR")
+    settings = Settings.from_environment()
+    volumes = settings.lab / "volumes"
+    command = restore_command(restore_jobids(settings, record), "DIR")
     print(f"it is on Bacula volumes in {volumes}")
     print(f"to restore it: forebay restore {record.run.number} --to DIR")
     print(f"or with Bacula alone, in `forebay lab up` and `forebay lab console`: {command}")

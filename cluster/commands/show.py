@@ -28,7 +28,7 @@ def show(
     ] = False,
     json: JsonOption = False,
 ) -> None:
-    """Show a run: shards, JobIds, counts, and each name that was not saved as it is."""
+    """Show a run: its jobs, what they build on, and each name that was not saved as it is."""
     from cluster.records import attention, find_run, mount_points, run_json
     from cluster.settings import Settings
 
@@ -52,6 +52,12 @@ def show(
     head = record.run
     print(f"run {head.number} of {head.dataset} ({show_path(head.root)}), level {head.level}")
     print(f"state {head.state.value}{f': {head.reason}' if head.reason else ''}")
+    if record.how_to_go_on:
+        print(record.how_to_go_on)
+    if head.note:
+        print(f"looked at the whole tree: {head.note}")
+    if record.is_pruned:
+        print("its manifest and receipts were pruned: it can be neither verified nor restored")
     print(f"from {show_time(head.started)} to {show_time(head.ended)}")
     scan = record.scan
     print(
@@ -63,12 +69,18 @@ def show(
         print(f"  not part of it, another filesystem is mounted there: {show_path(path)}")
     for job in record.jobs:
         done = f"{job.summary.files:,} files, {job.summary.directories:,} directories"
+        if job.summary.deleted:
+            done += f", {job.summary.deleted:,} deleted"
         print(
-            f"  shard {job.shard}/{head.shards}  JobId {job.jobid}  status {job.status or '-'}"
-            f"  {done}, {show_size(job.summary.size_bytes)},"
+            f"  shard {job.shard}/{head.shards}  JobId {job.jobid}  level {job.level or '-'}"
+            f"  status {job.status or '-'}  {done}, {show_size(job.summary.size_bytes)},"
             f" {plural(job.summary.warnings, 'warning')}"
             f"{f'  ({job.reason})' if job.reason else ''}"
         )
+        if job.chain:
+            print(f"    builds on JobId {', '.join(map(str, job.chain))}")
+        if job.note:
+            print(f"    {job.note}")
     shown = names if all_warnings else itertools.islice(names, WARNINGS_SHOWN)
     for item in shown:
         print(f"  {item.status.name.lower()}: {show_path(item.path)}: {show_error(item.error)}")

@@ -65,6 +65,7 @@ class ModelJob:
     shard: int
     level: str  # as it ran: F, D or I
     run: int
+    built_on: tuple[int, ...] = ()  # JobIds, oldest first
     tdate: int = 0
     good: bool = False
     files: list[tuple[bytes, int, bool, int]] = field(default_factory=list)  # as in FileRow
@@ -224,10 +225,10 @@ def _inodes_saved_twice(receipts: Iterable[Receipt]) -> set[int]:
     seen: set[int] = set()
     twice: set[int] = set()
     for receipt in receipts:
-        is_link = receipt.status in (ReceiptStatus.LINK, ReceiptStatus.DELETED)
-        if receipt.file_index > 0 and receipt.nlink > 1 and not is_link:
-            if not stat.S_ISDIR(receipt.mode):
-                (twice if receipt.ino in seen else seen).add(receipt.ino)
+        is_file = receipt.file_index > 0 and not stat.S_ISDIR(receipt.mode)
+        is_file &= receipt.status not in (ReceiptStatus.LINK, ReceiptStatus.DELETED)
+        if is_file and receipt.nlink > 1:
+            (twice if receipt.ino in seen else seen).add(receipt.ino)
     return twice
 
 

@@ -8,16 +8,17 @@ Does not cover: the tree (model_tree), Bacula (model), the rule itself (shards).
 One seed gives one history. A Rule is what is under test: a broken one must be found.
 """
 
+import itertools
 import random
 import stat
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
-from shards.decision import Decision, add_links, decide
+from shards.decision import Decision, decide
 from shards.keys import is_directory_key, key_path
 from shards.layer import fold, layer_rows, with_tdate
 from shards.schema import RECEIPT_SCHEMA, ReceiptStatus, RowFlag
@@ -94,6 +95,10 @@ class ScanRow(NamedTuple):
     def is_directory(self) -> bool:
         return stat.S_ISDIR(self.mode)
 
+    @property
+    def is_linked(self) -> bool:
+        return not self.error and not self.is_directory and self.nlink > 1
+
 
 class Rule:
     """What is under test; a subclass breaks it."""
@@ -122,8 +127,13 @@ class Rule:
     ) -> Decision:
         return decide(tree, bases, currents, unlisted)
 
-    def add_links(self, tree: pa.RecordBatch, decision: Decision) -> np.ndarray:
-        return add_links(tree, decision.send, decision.linked)
+    def sends_link(self, row: "ScanRow", goes: bool, linked: set[int]) -> bool:
+        """Say whether a name of an inode with several goes, as shards/plan.py does."""
+        return row.ino in linked
+
+    def is_whole(self, jobs: Sequence[ModelJob]) -> bool:
+        """Say whether the last job of a chain was built on the rest of it as it is now."""
+        return jobs[-1].built_on == tuple(job.jobid for job in jobs[:-1])
 
 
 def view_batch(view: Layer) -> pa.RecordBatch:
@@ -179,6 +189,7 @@ class Scan:
 
     rows: list[ScanRow] = field(default_factory=list)
     unlisted: list[bytes] = field(default_factory=list)
+    names: set[bytes] | None = None  # it has looked at these only
 
 
 class History:
@@ -206,6 +217,9 @@ class History:
         self._failing = self.random.random() < 0.5
         self._deleting = self.random.random() < 0.5
         self._unreadable = self.random.random() < 0.4
+        self._watching = self.random.random() < 0.3
+        self._changed: list[set[bytes]] = []  # names by change, if somebody watches
+        self._positions: dict[int, int | None] = {}  # of runs that could look at everything
 
     def play(self) -> None:
         """Play the history; WrongTree says what a restore would get wrong."""
@@ -217,15 +231,38 @@ class History:
                     self._change()
                 self._disturb_catalog()
                 self._back_up(noisy=self._noisy and self.random.random() < 0.4)
-            self.tree.show_all()
+            self._change(ModelTree.show_all)
             self._unreadable = self._failing = False
             self._back_up(noisy=False)
         except WrongTree as error:
             story = "\n  ".join(self.trace)
             raise WrongTree(f"seed {self.seed}, {self.shards} shards: {error}\n  {story}") from None
 
-    def _change(self) -> None:
-        self.trace.append(self.tree.change())
+    def _change(self, change: Callable[[ModelTree], str] = ModelTree.change) -> None:
+        before = _looks(self.tree) if self._watching else {}
+        self.trace.append(change(self.tree))
+        if self._watching:
+            self._changed.append(self._seen(before, _looks(self.tree)))
+
+    def _seen(self, before: Mapping[bytes, "_Look"], after: Mapping[bytes, "_Look"]) -> set[bytes]:
+        """Return what a change reader reports: names that come, go or are another inode now.
+
+        Of an inode that has changed only the name by which it was changed is known, and nobody
+        reports that a link made or removed elsewhere has moved its ctime.
+        """
+        seen = {
+            path
+            for path in before.keys() | after.keys()
+            if path not in before
+            or path not in after
+            or before[path].inode is not after[path].inode
+        }
+        known = {id(look.inode): look.state for look in before.values()}
+        changed: dict[int, list[bytes]] = {}
+        for path, look in after.items():
+            if known.get(id(look.inode), look.state) != look.state:
+                changed.setdefault(id(look.inode), []).append(path)
+        return seen | {self.random.choice(paths) for paths in changed.values()}
 
     # The catalog
 
@@ -259,13 +296,18 @@ class History:
         self._second += 1
         clock = self.tree.clock
         clock.advance(self.random.choice((0, self.margin_ns, 10 * SECOND, 10 * SECOND)))
-        scan = self._scan(noisy=noisy)
         level = self.random.choice("FDIII")
         mixed = self.random.random() < 0.4
         levels = {
             shard: self.random.choice("FDI") if mixed else level for shard in range(self.shards)
         }
+        position = len(self._changed)
+        scope = self._scope(levels) if self._watching else None
+        scan = self._scan(noisy=noisy) if scope is None else self._look(*scope, noisy=noisy)
+        self._positions[self._run] = None if scan.unlisted else position
         self.trace.append(f"run {self._run}{' (the tree changes)' if noisy else ''}")
+        if scan.names is not None:
+            self.trace.append(f"looks at {sorted(scan.names)}")
         failed = self._run_jobs(scan, levels, noisy=noisy)
         while failed and self.random.random() < 0.5:  # resumed from the same manifest
             if noisy:
@@ -287,7 +329,8 @@ class History:
             for shard in group:
                 level, chains[shard] = self.rule.bases(self.jobs, shard, levels[shard])
                 self._jobid += 1
-                jobs.append(ModelJob(self._jobid, shard, level, self._run))
+                built_on = tuple(job.jobid for job in chains[shard])
+                jobs.append(ModelJob(self._jobid, shard, level, self._run, built_on))
             plan = self._plan(scan, chains)
             for job in jobs:
                 rows, deleted = plan[job.shard]
@@ -304,6 +347,46 @@ class History:
         return failed
 
     # The scan
+
+    def _scope(self, levels: Mapping[int, str]) -> tuple[set[bytes], list[Layer]] | None:
+        """Return the names that have changed, and the views; None if that is not enough."""
+        since = len(self._changed)
+        bases = [self.rule.bases(self.jobs, shard, levels[shard])[1] for shard in levels]
+        for jobs in bases:
+            if not jobs or not self.rule.is_whole(jobs):
+                return None
+            position = self._positions[jobs[-1].run]
+            if position is None:
+                return None
+            since = min(since, position)
+        names = set().union(*self._changed[since:])
+        views = [*bases, *(chain(self.jobs, shard) for shard in levels)]
+        return names, [view_rows(self._view(jobs)) for jobs in views]
+
+    def _look(self, names: set[bytes], views: Sequence[Layer], *, noisy: bool) -> Scan:
+        """Look at names, at what is due, and at all names of the inodes that have several."""
+        scan = Scan(names=set())
+        assert scan.names is not None
+        due = {key_path(key) for view in views for key, row in view.items() if row.due}
+        pending = sorted(names | due)
+        while pending:
+            path = pending.pop(self.random.randrange(len(pending)))
+            if path in scan.names:
+                continue
+            scan.names.add(path)
+            if noisy and self.random.random() < 0.1:
+                self._change()
+            inode = self.tree.find(path)
+            several = set()
+            if inode is not None:
+                scan.rows.append(self._row(path, inode))
+                if inode.nlink > 1 and not inode.is_directory:
+                    several.add(inode.ino)
+            key = key_of(path, stat.S_IFREG)
+            several |= {view[key].ino for view in views if key in view and view[key].nlink > 1}
+            for view in views:
+                pending += sorted(key_path(k) for k, row in view.items() if row.ino in several)
+        return scan
 
     def _scan(self, *, noisy: bool) -> Scan:
         scan = Scan()
@@ -368,33 +451,38 @@ class History:
         counted = [job for job in self.jobs if self.rule.counts(job)]
         currents = {shard: self._view(chain(counted, shard)) for shard in range(self.shards)}
         tree = tree_batch(rows)
-        sends, linked = [], []
+        if scan.names is not None:
+            keys = {key_of(name, kind) for name in scan.names for kind in (0, stat.S_IFDIR)}
+            bases = {shard: _only(view, keys) for shard, view in bases.items()}
+            currents = {shard: _only(view, keys) for shard, view in currents.items()}
+        send: list[bool] = []
+        linked: set[int] = set()
         deleted: dict[int, list[bytes]] = {shard: [] for shard in bases}
         for low, high in self._ranges(rows):
             part = _range(tree, low, high)
             theirs = {shard: _range(view, low, high) for shard, view in bases.items()}
             others = {shard: _range(view, low, high) for shard, view in currents.items()}
             decision = self.rule.decide(part, theirs, others, scan.unlisted)
-            sends.append(decision.send)
-            linked.append(decision.linked)
+            send += decision.send.tolist()
+            linked.update(decision.linked.tolist())
             for shard, places in decision.deleted.items():
                 deleted[shard] += theirs[shard].column("key").take(pa.array(places)).to_pylist()
-        whole = Decision(np.concatenate(sends), np.unique(np.concatenate(linked)), {})
-        send = self.rule.add_links(tree, whole)
         plan: dict[int, tuple[list[ScanRow], list[bytes]]] = {
             shard: ([], deleted[shard]) for shard in bases
         }
-        for place in np.flatnonzero(send).tolist():
-            if rows[place].shard in plan:
-                plan[rows[place].shard][0].append(rows[place])
+        for row, goes in zip(rows, send, strict=True):
+            if row.is_linked:
+                goes = self.rule.sends_link(row, goes, linked)
+            if goes and row.shard in plan:
+                plan[row.shard][0].append(row)
         return plan
 
     def _ranges(self, rows: Sequence[ScanRow]) -> Iterator[tuple[bytes, bytes | None]]:
         """Cut the keys into one to three ranges: the rule must not need them all at once."""
-        count = self.random.choice((0, 0, 0, 1, 2))
+        count = self.random.choice((0, 0, 0, 1, 2)) if rows else 0
         cuts = sorted({self.random.choice(rows).key for _ in range(count)})
         bounds = [b"", *(cut for cut in cuts if cut), None]
-        yield from zip(bounds, bounds[1:], strict=False)  # type: ignore[misc]
+        yield from itertools.pairwise(bounds)  # type: ignore[misc]
 
     # Reading and sending
 
@@ -603,6 +691,26 @@ def _catalog_name(key: bytes) -> bytes:
 
 def _is_below(name: bytes, hidden: Sequence[bytes]) -> bool:
     return any(path == b"/" or (name.startswith(path) and name != path) for path in hidden)
+
+
+class _Look(NamedTuple):
+    inode: Inode
+    state: tuple[int, ...]
+
+
+def _looks(tree: ModelTree) -> dict[bytes, _Look]:
+    """Return what each name is, the root among them."""
+    found = {place.path: place.inode for place in tree.places()}
+    return {
+        path: _Look(inode, (inode.content, inode.mode, inode.uid, inode.gid, inode.mtime))
+        for path, inode in {b"": tree.root, **found}.items()
+    }
+
+
+def _only(view: pa.RecordBatch, keys: set[bytes]) -> pa.RecordBatch:
+    return view.filter(
+        pa.array([key in keys for key in view.column("key").to_pylist()], pa.bool_())
+    )
 
 
 def _range(batch: pa.RecordBatch, low: bytes, high: bytes | None) -> pa.RecordBatch:

@@ -358,13 +358,15 @@ class ModelTree:
         inode.ctime = self.clock.stamp_ns
         return True
 
-    def show_all(self) -> None:
+    def show_all(self) -> str:
         """Make everything readable."""
+        self.clock.advance(1000)
         for place in self.places():
             if not place.inode.readable:
                 place.inode.readable = True
                 place.inode.mode ^= 0o400
                 place.inode.ctime = self.clock.stamp_ns
+        return "show_all"
 
 
 def _walk(directory: Inode, path: bytes) -> Iterator[Place]:

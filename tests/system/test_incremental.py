@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from cluster.chains import restore_jobids
+from cluster.records import find_run
 from cluster.settings import Settings
 from tests.support.compare import compare_trees, format_differences
 from tests.system.test_faults import finish, held_scan, small_tree
@@ -30,8 +32,8 @@ def check_restore(installation, run, tree, tmp_path):
             result = installation.ok("restore", run, "--to", to, "--json", "-q").json
             place = Path(result["tree"])
         else:
-            listed = installation.ok("restore", run, "--to", to, "--dry-run", "--json").json
-            jobids = ",".join(map(str, listed["jobids"]))
+            settings = Settings(installation.home)
+            jobids = ",".join(map(str, restore_jobids(settings, find_run(settings, str(run)))))
             answer = installation.console(
                 f'restore client="forebay-fd" jobid={jobids} where="{to}" all done yes\n'
             )

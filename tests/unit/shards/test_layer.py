@@ -39,7 +39,13 @@ LIVE, DELETED, ABSENT = NameState.LIVE, NameState.DELETED, NameState.ABSENT
 
 
 def layer_of(*receipts, jobid=7):
-    return rows_of(layer_rows(receipts_batch(receipts), jobid, MARGIN_NS))
+    """Make a layer at once and receipt by receipt; return its rows."""
+    whole = layer_rows(receipts_batch(receipts), jobid, MARGIN_NS)
+    singly = (receipts_batch([one]) for one in receipts)
+    with tempfile.TemporaryDirectory() as folder:
+        rows = list(layer_from_receipts(singly, jobid, MARGIN_NS, Path(folder)))
+    assert pa.Table.from_batches(rows, LAYER_SCHEMA) == pa.Table.from_batches([whole])
+    return rows_of(whole)
 
 
 def folded(*jobs):

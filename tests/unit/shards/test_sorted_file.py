@@ -87,6 +87,7 @@ def test_key_ranges_are_consecutive_and_bounded(files, rows_max, rows_target):
         assert all(one[1] == other[0] for one, other in itertools.pairwise(ranges))
         most_of_one_key = sum(max(map(keys.count, keys), default=0) for keys in files)
         for low, high in ranges:
+            assert high is None or low < high
             rows = sum(file.range(low, high).num_rows for file in opened)
             assert rows < rows_target + (rows_max + most_of_one_key) * (len(files) + 1)
 

@@ -278,6 +278,16 @@ def test_names_come_from_the_catalog_where_there_are_no_receipts(state):
     assert asked == [1, 1]
 
 
+def test_a_name_that_another_inode_has_taken_is_not_found_by_the_old_one(state):
+    links = [
+        saved_link(state, 1, [receipt(b"a", file_index=1, ino=1), receipt(b"b", file_index=2)]),
+        saved_link(state, 2, [receipt(b"a", file_index=1, ino=2)]),
+    ]
+    opened = ViewStore(state).view(links)
+    assert opened.names_of_inodes([1]) == [b"b"]
+    assert opened.names_of_inodes([2, 1]) == [b"a", b"b"]
+
+
 def test_without_receipts_and_catalog_nothing_is_guessed(state):
     with pytest.raises(NamesUnknown, match="JobId 5"):
         ViewStore(state).view([ChainLink(0, 0, 5, 100, None, 0)])
