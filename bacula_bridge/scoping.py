@@ -29,7 +29,7 @@ from shards.schema import RowClass
 from shards.segment import SegmentStore
 from shards.sorted_file import SortedFileDamaged
 from shards.state import StateDirectory
-from shards.view import View, ViewStore
+from shards.view import NamesUnknown, View, ViewStore
 from shards.view_schema import NameState
 
 FULL_LEVEL, DIFFERENTIAL_LEVEL = "full", "differential"
@@ -67,7 +67,7 @@ class Scoping:
             return Beginning(position, margin_ns=margin_ns)
         try:
             found = self._changes(dataset, level, source, position)
-        except (Gap, ReceiptsDamaged, SortedFileDamaged) as error:
+        except (Gap, NamesUnknown, ReceiptsDamaged, SortedFileDamaged) as error:
             return Beginning(position, note=str(error), margin_ns=margin_ns)
         return replace(found, margin_ns=margin_ns)
 

@@ -105,6 +105,7 @@ def _tell_plan(plan: RestorePlan, *, json: bool) -> None:
                 "run": plan.run,
                 "names": plan.names,
                 "bytes": plan.size_bytes,
+                "jobids": sorted(plan.jobs),
                 "jobs": plan.sources,
                 "first_names": [show_path(path) for path in plan.first_names],
                 "notes": plan.notes,

@@ -16,7 +16,7 @@ class WatchForbidden(UsageError):
 
     template = (
         "{0} cannot be watched: {1} is not permitted; run `forebay watch` as root (it needs"
-        " CAP_SYS_ADMIN, CAP_DAC_READ_SEARCH and CAP_SYS_PTRACE)"
+        " CAP_SYS_ADMIN and CAP_DAC_READ_SEARCH)"
     )
 
 

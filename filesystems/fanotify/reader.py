@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from filesystems.fanotify.asking import Listener, answer
-from filesystems.fanotify.errors import WatchEnded, WatchForbidden, for_call
+from filesystems.fanotify.errors import WatchEnded, for_call
 from filesystems.fanotify.events import METADATA, Event, parse
 from filesystems.fanotify.libc import FAN_Q_OVERFLOW, handle_at, watch_filesystem, watch_queue
 from filesystems.fanotify.log import ChangeLog, new_head, take_lock
@@ -58,7 +58,7 @@ class Reader:
                 self._is_whole = is_whole_filesystem(tree.descriptor, tree.path())
                 self._mounts = mounts_below(tree.path())
             self._own_folder = self._handle_of(folder)
-            self._unclosed()  # what is not permitted is to be said now
+            self.unseen = unclosed_inodes(self._device).unseen
             self._head = new_head(dataset, root, self.session)
             self._log = ChangeLog(folder, self._head)
             stack.callback(self._log.close)
@@ -102,14 +102,6 @@ class Reader:
             return handle_at(descriptor, b".") if same else b""
         finally:
             os.close(descriptor)
-
-    def _unclosed(self) -> set[int]:
-        try:
-            return unclosed_inodes(self._device)
-        except PermissionError as error:
-            raise WatchForbidden(
-                os.fsdecode(self._root), f"to look into {error.filename}"
-            ) from error
 
     def run(self, stop: int) -> None:
         """Work until the descriptor `stop` is readable or somebody asks to stop.
@@ -208,7 +200,9 @@ class Reader:
                 self._arrive(None)
             case {"ask": "changes"}:
                 # First: what is closed after this was looked at has its event before the end.
-                self._arrive(self._unclosed())
+                unclosed = unclosed_inodes(self._device)
+                self.unseen = unclosed.unseen
+                self._arrive(unclosed.inodes)
             case {"ask": "forget", "session": str(session), "sequence": int(sequence)}:
                 if session == self.session:
                     self._log.forget(min(sequence, self.sequence))
@@ -226,10 +220,11 @@ class Reader:
             "sequence": self.sequence,
             "started": self._head.started,
             "queued": self._queued(),
+            "unseen": len(self.unseen),
             "pid": os.getpid(),
         }
 
-    def _arrive(self, unclosed: set[int] | None) -> None:
+    def _arrive(self, unclosed: frozenset[int] | None) -> None:
         """Commit everything that was done before this call, and see that nothing is missed."""
         self._take_in()
         self._check_watched()

@@ -11,6 +11,7 @@ a year. So, whenever changes are asked for, the files that are open for writing 
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
 
 from filesystems.fanotify.mounts import field, mount_devices
@@ -20,13 +21,19 @@ _MAPPING_FIELDS = 6  # range, permissions, offset, device, inode, path
 _VANISHED = (FileNotFoundError, ProcessLookupError)
 
 
-def unclosed_inodes(device: bytes) -> set[int]:
-    """Return inodes on a filesystem ("major:minor"); more than are written to, never less.
+@dataclass(frozen=True, slots=True)
+class Unclosed:
+    """What was found, and the processes that could not be looked into."""
 
-    PermissionError goes up: what cannot be seen could be missed.
-    """
+    inodes: frozenset[int]
+    unseen: tuple[int, ...]
+
+
+def unclosed_inodes(device: bytes) -> Unclosed:
+    """Find the inodes on a filesystem ("major:minor") that are open for writing."""
     devices = mount_devices()
     inodes: set[int] = set()
+    unseen: list[int] = []
     for process in Path("/proc").iterdir():
         if process.name.isdigit():
             try:
@@ -34,7 +41,9 @@ def unclosed_inodes(device: bytes) -> set[int]:
                 inodes |= _open(process, device, devices)
             except _VANISHED:
                 continue  # its files were closed, with an event each
-    return inodes
+            except PermissionError:  # a security module, or no CAP_SYS_PTRACE
+                unseen.append(int(process.name))
+    return Unclosed(frozenset(inodes), tuple(sorted(unseen)))
 
 
 def _mapped(process: Path, device: bytes) -> set[int]:

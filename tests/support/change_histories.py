@@ -183,7 +183,9 @@ class History:
     # How.
 
     def create(self) -> None:
-        with open(self._new(), "wb") as stream:
+        # A pipe may have the name: without O_NONBLOCK that would wait for a reader.
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NONBLOCK | os.O_CLOEXEC
+        with open(os.open(self._new(), flags, 0o644), "wb") as stream:
             stream.write(self._data())
 
     def append(self) -> None:

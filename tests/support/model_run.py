@@ -103,6 +103,8 @@ class ScanRow(NamedTuple):
 class Rule:
     """What is under test; a subclass breaks it."""
 
+    checks_views = True  # with the slow fold; a broken rule must be found without
+
     def bases(self, jobs: list[ModelJob], shard: int, level: str) -> tuple[str, list[ModelJob]]:
         return base(jobs, shard, level)
 
@@ -110,7 +112,8 @@ class Rule:
         return job.good
 
     def layer(self, job: ModelJob, margin_ns: int) -> pa.RecordBatch:
-        if job.receipts_lost:
+        """Make a job's layer: slowly, which is faster for so few rows, but now and then not."""
+        if job.receipts_lost or job.jobid % 4:
             return view_batch(layer_of(job, margin_ns))
         rows = layer_rows(receipts_batch(job.receipts), job.jobid, margin_ns)
         return with_tdate(rows, {job.jobid: job.tdate})
@@ -132,7 +135,9 @@ class Rule:
         return row.ino in linked
 
     def is_whole(self, jobs: Sequence[ModelJob]) -> bool:
-        """Say whether the last job of a chain was built on the rest of it as it is now."""
+        """Say whether all is known of a chain, and its last job was built on the rest of it."""
+        if any(job.receipts_lost for job in jobs):
+            return False
         return jobs[-1].built_on == tuple(job.jobid for job in jobs[:-1])
 
 
@@ -224,7 +229,7 @@ class History:
     def play(self) -> None:
         """Play the history; WrongTree says what a restore would get wrong."""
         try:
-            for _ in range(self.random.randint(8, 14)):
+            for _ in range(self.random.randint(12, 20)):
                 self._change()
             for _ in range(self.random.randint(*RUNS)):
                 for _ in range(self.random.randint(*CHANGES)):
@@ -577,8 +582,13 @@ class History:
                     raise WrongTree(f"{name!r} does not come back as a link of its inode")
                 if groups.setdefault(back.group, inode.ino) != inode.ino:
                     raise WrongTree(f"{name!r} comes back as a link of another inode")
-        for jobs in chains:
-            self._check_view(jobs)
+        for job in newest:
+            for name, _, deleted, _ in job.files:
+                if deleted and _is_below(name, hidden):
+                    raise WrongTree(f"{name!r} is deleted, though nobody could look there")
+        if self.rule.checks_views:
+            for jobs in chains:
+                self._check_view(jobs)
         self.checked += 1
 
     def _check_due(

@@ -14,9 +14,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-NAMES = (b"a", b"b", b"c", b"d")
+NAMES = (b"a", b"b", b"c")
 DEPTH_MAX = 3
-NAMES_MAX = 26
+NAMES_MAX = 24
 SECOND = 10**9
 START_NS = 1_700_000_000 * SECOND
 
@@ -79,6 +79,7 @@ class ModelTree:
         self._numbers: list[int] = []
         self._next_number = 2
         self._next_content = 1
+        self._exchanged = (b"", b"")
         self.clock.advance(SECOND)
         self.root = self._make(stat.S_IFDIR | 0o755)
         self.outside = self._make(stat.S_IFDIR | 0o755)
@@ -158,7 +159,7 @@ class ModelTree:
         self.clock.advance(self.random.choice((0, 1000, 1000, 3_000_000, SECOND)))
         places = self.places()
         while True:
-            is_small = len(places) < self.random.randrange(NAMES_MAX // 2)
+            is_small = len(places) < self.random.randrange(NAMES_MAX)
             operation = ModelTree._add if is_small else self.random.choice(_CHANGES)
             if operation(self, places):
                 return operation.__name__.lstrip("_")
@@ -196,7 +197,7 @@ class ModelTree:
             return False
         _, parent, name = target
         kind = self.random.choice(
-            (stat.S_IFREG, stat.S_IFREG, stat.S_IFDIR, stat.S_IFDIR, stat.S_IFLNK, stat.S_IFSOCK)
+            (*(4 * [stat.S_IFREG]), *(3 * [stat.S_IFDIR]), stat.S_IFLNK, stat.S_IFSOCK)
         )
         # Where the name is there already, the number of the old inode is likely to come back here.
         self._put(parent, name, self._make(kind | 0o644))
@@ -297,11 +298,14 @@ class ModelTree:
         """Swap two names, as RENAME_EXCHANGE or three renames do."""
         if len(places) < 2:
             return False
-        wants_directories = self.random.random() < 0.7
+        wants_directories = self.random.random() < 0.8
         places = [p for p in places if p.inode.is_directory or not wants_directories]
         if len(places) < 2:
             return False
         one, other = self.random.sample(places, 2)
+        return self._swap(one, other)
+
+    def _swap(self, one: Place, other: Place) -> bool:
         if one.path.startswith(other.path + b"/") or other.path.startswith(one.path + b"/"):
             return False
         assert one.parent.entries is not None
@@ -311,7 +315,13 @@ class ModelTree:
         for place in (one, other):
             self._touch(place.parent)
             self._renamed(place.inode)
+        self._exchanged = one.path, other.path
         return True
+
+    def _exchange_back(self, places: list[Place]) -> bool:
+        """Swap the two names again that were swapped last."""
+        found = [place for place in places if place.path in self._exchanged]
+        return len(found) == 2 and self._swap(*found)
 
     def _move_out(self, places: list[Place]) -> bool:
         """Move a name out of the tree, to come back later."""
@@ -385,15 +395,13 @@ _CHANGES: tuple[Callable[[ModelTree, list[Place]], bool], ...] = (
     ModelTree._write_and_put_mtime_back,
     ModelTree._set_attributes,
     ModelTree._set_content_only,
-    ModelTree._link,
-    ModelTree._link,
+    *(3 * [ModelTree._link]),
     ModelTree._unlink_file,
     ModelTree._remove_tree,
-    ModelTree._rename,
-    ModelTree._rename,
-    ModelTree._exchange,
-    ModelTree._exchange,
-    ModelTree._move_out,
+    *(2 * [ModelTree._rename]),
+    *(2 * [ModelTree._exchange]),
+    *(4 * [ModelTree._exchange_back]),
+    *(2 * [ModelTree._move_out]),
     ModelTree._move_in,
     ModelTree._link_outside,
     ModelTree._hide,

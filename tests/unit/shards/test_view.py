@@ -97,7 +97,7 @@ def jobs(draw):
     st.lists(st.sampled_from(PATHS), max_size=3),
     st.lists(st.integers(1, 4), max_size=2),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_a_view_answers_as_a_slow_dictionary(history, below, asked, inos):
     tdates = [100 + sum(later for _, later in history[: n + 1]) for n in range(len(history))]
     slow = slow_fold(
