@@ -6,6 +6,7 @@ Does not cover: sockets (server), what is sent when (stream).
 
 from __future__ import annotations
 
+import stat
 import struct
 import zlib
 from collections.abc import Iterator
@@ -100,6 +101,9 @@ _ENTRY_FLAGS = (
 )
 
 
+_TYPE_BITS = 0o170000
+
+
 @dataclass(frozen=True, slots=True)
 class Hello:
     """What a job says of itself."""
@@ -171,6 +175,12 @@ def _string(text: bytes) -> bytes:
     return struct.pack("<H", len(text)) + text
 
 
+def _words(text: str, bytes_max: int) -> bytes:
+    """Return a text for the job log, cut between characters; names in it may be no UTF-8."""
+    data = text.replace("\0", "").encode("utf-8", "backslashreplace")
+    return data[:bytes_max].decode("utf-8", "ignore").encode()
+
+
 def _strings(payload: bytes, offset: int, count: int) -> list[bytes]:
     strings = []
     for _ in range(count):
@@ -229,8 +239,7 @@ def encode_accept(accept: Accept) -> bytes:
         accept.prefetch_bytes,
         accept.large_file_bytes,
     )
-    note = accept.note.replace("\0", "").encode()[:NOTE_BYTES_MAX]
-    strings = (accept.run_id.encode(), accept.root, note)
+    strings = (accept.run_id.encode(), accept.root, _words(accept.note, NOTE_BYTES_MAX))
     return frame(FrameType.ACCEPT, fixed + b"".join(map(_string, strings)))
 
 
@@ -245,7 +254,7 @@ def decode_accept(payload: bytes) -> Accept:
 
 def encode_reason(kind: FrameType, reason: str) -> bytes:
     """Return a REFUSE or ABORT frame."""
-    return frame(kind, _string(reason.replace("\0", "").encode()[:STRING_BYTES_MAX]))
+    return frame(kind, _string(_words(reason, STRING_BYTES_MAX)))
 
 
 def decode_reason(payload: bytes) -> str:
@@ -287,6 +296,9 @@ def encode_entries(
     row_flags = batch.column("flags").to_numpy()
     for row_flag, entry_flag in _ENTRY_FLAGS:
         records["flags"] |= np.where(row_flags & row_flag, entry_flag, 0).astype(np.uint32)
+    # A name that is known from the catalog alone has no type unless it is a directory's.
+    untyped = (row_flags & RowFlag.DELETED != 0) & (records["mode"] & _TYPE_BITS == 0)
+    records["mode"] |= np.where(untyped, stat.S_IFREG, 0).astype(np.uint32)
     start = 0
     while start < batch.num_rows:
         end = _rows_that_fit(offsets, start, min(start + entries_max, batch.num_rows))

@@ -177,7 +177,7 @@ def _links(view: View, changes: ChangeSet) -> set[bytes]:
     keys = sorted(
         name_key(name, is_directory=False) for name in {*changes.names, *changes.subtrees}
     )
-    inodes: set[int] = set()
+    inodes = set(changes.inodes)
     for start in range(0, len(keys), KEYS_AT_ONCE):
         inodes |= _several(view.lookup(keys[start : start + KEYS_AT_ONCE]))
     for subtree in changes.subtrees:

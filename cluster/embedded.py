@@ -6,6 +6,7 @@ Does not cover: a site's cluster that runs on its own.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import shutil
@@ -215,5 +216,12 @@ class EmbeddedCluster:
     def _shut_down(self) -> None:
         ray.shutdown()
         self._interruption.restore()
-        shutil.rmtree(self._settings.runtime, ignore_errors=True)
+        self._remove_runtime()
         os.close(self._lock)
+
+    def _remove_runtime(self) -> None:
+        """Remove what is ours; a change reader may have its socket there too."""
+        shutil.rmtree(self._settings.runtime / "ray", ignore_errors=True)
+        self._settings.socket.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # somebody else's socket is there
+            self._settings.runtime.rmdir()

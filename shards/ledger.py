@@ -366,6 +366,7 @@ class Ledger:
                 _look_everywhere(db, number)
             else:
                 look_at(db, number, begun.names, begun.subtrees)
+                _check_scan_ended(db, number)  # at once, if nothing has changed
         run = self.run(number)
         assert run is not None
         return run

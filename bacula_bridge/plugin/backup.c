@@ -238,12 +238,12 @@ bRC fb_backup_begin(struct fb_backup *b) {
   if (!fb_session_wait_accept(b->session))
     return give_up(b);
   const struct fb_accept *accept = fb_session_accept(b->session);
-  char run_id[FB_PRINTABLE_BYTES];
+  char text[FB_PRINTABLE_BYTES];
   fb_say(b->host, M_INFO, "forebay: %s: joined run %" PRIu64 " (%.255s)", b->log.label,
-         accept->run_number, fb_escape_text(accept->run_id, strlen(accept->run_id), run_id));
+         accept->run_number, fb_escape_text(accept->run_id, strlen(accept->run_id), text));
   if (accept->note[0] != 0)
     fb_say(b->host, M_INFO, "forebay: %s: %s", b->log.label,
-           fb_escape_text(accept->note, strlen(accept->note), run_id));
+           fb_escape_text(accept->note, strlen(accept->note), text));
   /* The first file is waited for here: an empty stream must end before the daemon
    * asks for a file, which it takes for the end of the job, good or bad. */
   return prepare_next(b);

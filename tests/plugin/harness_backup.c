@@ -15,6 +15,9 @@
  *   version=N       interface version shown to loadPlugin
  *   fault=eio:INO:OFFSET     reads of that inode from there on fail
  *   fault=shrink:INO:SIZE    its first read finds it cut to that size
+ *   fault=grow:INO:BYTES     so many bytes are appended right after its first read
+ *   fault=chmod:INO:MODE     its mode (decimal) changes right after its first read
+ *   fault=mark:INO:0         the time (ns) of its first read goes to DIR/read_ns
  * Link with -Wl,--wrap=pread64, which the faults need.
  *
  * DIR/K.dump has a line per message ("M type text") and at its end "E" with the
@@ -58,6 +61,25 @@ static struct settings settings = {.jobs = 1,
 static pFuncs *plugin;
 static atomic_bool fault_is_spent;
 
+static void mark_time(void) {
+  char path[4096];
+  struct timespec now;
+  clock_gettime(CLOCK_REALTIME, &now);
+  snprintf(path, sizeof path, "%s/read_ns", settings.out);
+  FILE *file = fopen(path, "w");
+  if (file == NULL)
+    abort();
+  fprintf(file, "%lld", (long long)now.tv_sec * 1000000000 + now.tv_nsec);
+  fclose(file);
+}
+
+/* The descriptor is for reading only. */
+static void append_zeros(const char *path, long long bytes) {
+  struct stat st;
+  if (stat(path, &st) != 0 || truncate(path, st.st_size + bytes) != 0)
+    abort();
+}
+
 ssize_t __real_pread64(int fd, void *to, size_t size, off_t offset);
 ssize_t __wrap_pread64(int fd, void *to, size_t size, off_t offset);
 
@@ -77,12 +99,19 @@ ssize_t __wrap_pread64(int fd, void *to, size_t size, off_t offset) {
     }
     return __real_pread64(fd, to, (size_t)(number - offset), offset);
   }
-  if (strcmp(kind, "shrink") == 0 && !atomic_exchange(&fault_is_spent, true)) {
-    snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
-    if (truncate(path, number) != 0)
-      abort();
-  }
-  return __real_pread64(fd, to, size, offset);
+  if (strcmp(kind, "eio") == 0 || atomic_exchange(&fault_is_spent, true))
+    return __real_pread64(fd, to, size, offset);
+  snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
+  if (strcmp(kind, "mark") == 0)
+    mark_time();
+  if (strcmp(kind, "shrink") == 0 && truncate(path, number) != 0)
+    abort();
+  ssize_t n = __real_pread64(fd, to, size, offset);
+  if (strcmp(kind, "grow") == 0)
+    append_zeros(path, number);
+  if (strcmp(kind, "chmod") == 0 && chmod(path, (mode_t)number) != 0)
+    abort();
+  return n;
 }
 
 struct job {
@@ -375,7 +404,8 @@ static void parse(int argc, char **argv) {
     unsigned *count;
   } keys[] = {{"dataset", &settings.dataset, NULL, NULL}, {"socket", &settings.socket, NULL, NULL},
               {"out", &settings.out, NULL, NULL},         {"options", &settings.options, NULL, NULL},
-              {"command", &settings.command, NULL, NULL}, {"fault", &settings.fault, NULL, NULL}, {"cancel", NULL, &settings.cancel, NULL},
+              {"command", &settings.command, NULL, NULL}, {"fault", &settings.fault, NULL, NULL},
+              {"cancel", NULL, &settings.cancel, NULL},
               {"pause", NULL, &settings.pause, NULL},     {"skew", NULL, &settings.skew, NULL},
               {"jobs", NULL, NULL, &settings.jobs},       {"count", NULL, NULL, &settings.count},
               {"jobid", NULL, NULL, &settings.first_job_id},

@@ -33,7 +33,7 @@ from tests.support.stream_bridge import (
 )
 
 SMALL_WINDOW = Limits(threads=2, window=16, prefetch_bytes=1 << 20, large_file_bytes=4096)
-HARMLESS = {Misbehaviour.NONE, Misbehaviour.SLOW, Misbehaviour.STALL}
+HARMLESS = {Misbehaviour.NONE, Misbehaviour.SLOW, Misbehaviour.STALL, Misbehaviour.HOLD}
 FATAL_WAYS = [way for way in Misbehaviour if way not in HARMLESS]
 
 

@@ -1,28 +1,36 @@
 """The plugin's backup side in a real bacula-fd 15.0, against a bridge that can misbehave.
 
-Covers: what the catalog and the job log say for good jobs, single files that fail, streams that
-break, refused jobs; that the File Daemon lives on.
+Covers: what the catalog and the job log say for good jobs, deleted names, single files that fail,
+streams that break, refused and cancelled jobs; symlinks out of the root; that the File Daemon lives on.
 Does not cover: the product's bridge and restores (tests/system).
 """
 
+import ctypes
 import errno
 import os
 import re
+import shutil
 import sqlite3
 import stat
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
 from bacula_bridge import programs
 from bacula_bridge.lab import Lab
+from bacula_bridge.render import CLIENT_NAME
 from tests.plugin.restore_support import PLUGIN
+from tests.support.compare import compare_trees
 from tests.support.stream_bridge import (
+    DELETED,
+    FLAG_DELETED,
     FLAG_STAT_FAILED,
+    REPLACED,
+    SAVED,
     SCAN_ERROR,
     VANISHED,
     Entry,
@@ -37,7 +45,9 @@ pytestmark = pytest.mark.bacula
 
 SHARDS = 2
 WAIT_S = 120.0
-POLL_S = 0.2
+POLL_S = 0.1
+CANCEL_MAX_S = 5.0
+STATUS = "select JobStatus from Job where JobId = ?"
 RUNNING = frozenset("CRFSMmsjdcptuDBil")
 BROKEN_WAYS = [
     Misbehaviour.REFUSE,
@@ -86,8 +96,8 @@ class Bacula:
         finally:
             catalog.close()
 
-    def submit(self) -> list[int]:
-        lines = [f"run job=forebay-data-{k} level=Full yes\n" for k in range(SHARDS)]
+    def submit(self, level: str = "Full") -> list[int]:
+        lines = [f"run job=forebay-data-{k} level={level} yes\n" for k in range(SHARDS)]
         jobids = re.findall(r"JobId=(\d+)", self.lab.console("".join(lines)))
         assert len(jobids) == SHARDS
         return [int(jobid) for jobid in jobids]
@@ -103,9 +113,22 @@ class Bacula:
         root: Path,
         shards: Sequence[Sequence[Entry]],
         way: Misbehaviour = Misbehaviour.NONE,
+        level: str = "Full",
     ) -> tuple[list[Job], StreamBridge]:
         with StreamBridge(self.socket, root, shards, misbehaviour={0: way}, per_frame=10) as bridge:
-            return [self.job(jobid) for jobid in self.submit()], bridge
+            return [self.job(jobid) for jobid in self.submit(level)], bridge
+
+    def files(self, jobid: int) -> dict[str, int]:
+        """Return what the catalog has of a job: FileIndex by name."""
+        sql = "select Path || Filename, FileIndex from File join Path using (PathId)"
+        return dict(self.query(f"{sql} where JobId = ?", jobid))
+
+    def restore(self, jobids: Sequence[int], to: Path) -> Job:
+        listed = ",".join(map(str, jobids))
+        answer = self.lab.console(
+            f'restore client="{CLIENT_NAME}" jobid={listed} where="{to}" all done yes\n'
+        )
+        return self.job(int(re.findall(r"JobId=(\d+)", answer)[-1]))
 
 
 @pytest.fixture(scope="module")
@@ -136,7 +159,6 @@ def test_two_jobs_at_once_save_a_tree_under_the_file_indexes_of_their_receipts(b
     make_tree(tree, 1_500, 2, os.geteuid() == 0)
     shards = split(entries_of_tree(tree), SHARDS)
     jobs, bridge = bacula.run(tree, shards)
-    sql = "select FileIndex, Path || Filename from File join Path using (PathId) where JobId = ?"
     for job, entries, k in zip(jobs, shards, range(SHARDS), strict=True):
         assert (job.status, job.errors) == ("T", 0), job.log
         receipts = bridge.stream(k).receipts
@@ -145,7 +167,7 @@ def test_two_jobs_at_once_save_a_tree_under_the_file_indexes_of_their_receipts(b
             for entry, receipt in zip(entries, receipts, strict=True)
             if receipt.file_index
         }
-        assert {name: index for index, name in bacula.query(sql, job.jobid)} == names
+        assert bacula.files(job.jobid) == names
         assert job.files == len(names)
     remove_tree(tree)
 
@@ -201,6 +223,142 @@ def test_a_cancelled_job_lets_go_of_the_bridge_and_the_daemon_lives_on(bacula, r
     assert "Fatal error: forebay" not in canceled.log
     assert good.status == "T"
     assert bacula.daemon_pid() == pid
+
+
+def make_dying(root: Path) -> list[str]:
+    """Make what the test removes again: a directory with names of every kind, and a file."""
+    (root / "dying" / "below").mkdir(parents=True)
+    (root / "dying" / "file").write_bytes(b"file")
+    (root / "dying" / "below" / "file").write_bytes(b"file")
+    (root / "dying" / "symlink").symlink_to("file")
+    (root / "dying" / "link").hardlink_to(root / "dying" / "file")
+    os.mkfifo(root / "dying" / "fifo")
+    (root / "lone").write_bytes(b"lone")
+    return ["lone", "dying", *(f"dying/{name}" for name in os.listdir(root / "dying"))] + [
+        "dying/below/file"
+    ]
+
+
+def test_deleted_names_are_hidden_by_a_restore_and_marked_in_the_catalog(bacula, root, tmp_path):
+    names = make_dying(root)
+    gone = {
+        entry.path: replace(entry, flags=FLAG_DELETED)
+        for entry in entries_of_tree(root)
+        if os.fsdecode(entry.path) in names
+    }
+    assert len(gone) == 8
+    fulls, _ = bacula.run(root, split(entries_of_tree(root), SHARDS))
+    shutil.rmtree(root / "dying")
+    (root / "lone").unlink()
+    # All deleted names, directories among them, come before the directories.
+    shards = split([*gone.values(), *entries_of_tree(root)[-1:]], SHARDS)
+    incrementals, bridge = bacula.run(root, shards, level="Incremental")
+    assert [job.status for job in [*fulls, *incrementals]] == ["T"] * 4
+    for job, entries, k in zip(incrementals, shards, range(SHARDS), strict=True):
+        files = bacula.files(job.jobid)
+        assert len(files) == len(entries)
+        for entry, receipt in zip(entries, bridge.stream(k).receipts, strict=True):
+            deleted = bool(entry.flags & FLAG_DELETED)
+            assert receipt.status == (DELETED if deleted else SAVED)
+            index = files[name_of(root, entry)]
+            assert index == (-receipt.file_index if deleted else receipt.file_index)
+            assert (index < 0) == deleted
+    restored = bacula.restore([job.jobid for job in [*fulls, *incrementals]], tmp_path / "to")
+    assert restored.status == "T", restored.log
+    place = Path(f"{tmp_path}/to{root}")
+    assert not compare_trees(root, place)
+    only_fulls = bacula.restore([job.jobid for job in fulls], tmp_path / "before")
+    assert only_fulls.status == "T", only_fulls.log
+    assert os.path.lexists(f"{tmp_path}/before{root}/dying/below/file")
+
+
+@pytest.mark.parametrize(
+    "way", [Misbehaviour.NO_ANSWER, Misbehaviour.SILENCE, Misbehaviour.STALL, Misbehaviour.NO_ACK]
+)
+def test_cancel_ends_a_job_that_waits_for_the_bridge_and_no_other(bacula, root, way):
+    """The bridge does not answer HELLO; accepts and says nothing; keeps alive only; ends so."""
+    entries = split(entries_of_tree(root), SHARDS)
+    waits_at_once = way in (Misbehaviour.SILENCE, Misbehaviour.STALL)
+    shards = [[] if waits_at_once else entries[0], entries[1]]
+    ways = {0: way, 1: Misbehaviour.HOLD}
+    with StreamBridge(bacula.socket, root, shards, misbehaviour=ways, per_frame=10) as bridge:
+        jobids = bacula.submit()
+        await_true(lambda: {stream.shard for stream in bridge.streams} == {0, 1})
+        waiting, other = sorted(bridge.streams, key=lambda stream: stream.shard)
+        if way is Misbehaviour.NO_ACK:
+            await_true(lambda: waiting.done is not None)
+        await_true(lambda: len(other.receipts) == len(entries[1]) // 2)
+        began = time.monotonic()
+        bacula.lab.console(f"cancel jobid={jobids[0]} yes\n")
+        canceled = bacula.job(jobids[0])
+        print("CANCEL", way, time.monotonic() - began)
+        assert time.monotonic() - began < CANCEL_MAX_S
+        assert canceled.status == "A"
+        assert "Fatal error: forebay" not in canceled.log
+        assert bacula.query(STATUS, jobids[1])[0][0] in RUNNING
+        assert other.done is None
+        bridge.go.set()
+        good = bacula.job(jobids[1])
+        assert (good.status, good.files) == ("T", len(entries[1]))
+
+
+class Watch:
+    """Tells whether anything in a directory was opened or read, by inotify."""
+
+    IN_ACCESS, IN_OPEN = 0x1, 0x20
+
+    def __init__(self, directory: Path) -> None:
+        libc = ctypes.CDLL(None, use_errno=True)
+        self.fd = libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
+        path = os.fsencode(directory)
+        assert libc.inotify_add_watch(self.fd, path, self.IN_ACCESS | self.IN_OPEN) > 0
+
+    def events(self) -> bytes:
+        try:
+            return os.read(self.fd, 65_536)
+        except BlockingIOError:
+            return b""
+
+    def close(self) -> None:
+        os.close(self.fd)
+
+
+def test_what_is_swapped_for_a_symlink_after_the_scan_leads_nowhere(bacula, root, tmp_path):
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "file").write_bytes(b"secret")
+    for name in ("d", "d/e"):
+        (root / name).mkdir()
+        (root / name / "file").write_bytes(b"public")
+    (root / "swapped").write_bytes(b"public")
+    entries = entries_of_tree(root)
+    # The inodes live on: it is not their numbers that tell.
+    (root / "d").rename(tmp_path / "kept")
+    (root / "d").symlink_to(outside)
+    (tmp_path / "kept" / "e").rename(outside / "e")
+    (root / "swapped").rename(tmp_path / "kept-file")
+    (root / "swapped").symlink_to(outside / "file")
+    watches = [Watch(outside), Watch(outside / "e")]
+    try:
+        jobs, bridge = bacula.run(root, split(entries, SHARDS))
+        assert [watch.events() for watch in watches] == [b"", b""]
+        (outside / "file").read_bytes()
+        (outside / "e" / "file").read_bytes()
+        assert all(watch.events() for watch in watches), "the watches see nothing"
+    finally:
+        for watch in watches:
+            watch.close()
+    found = {}
+    for k, shard in enumerate(split(entries, SHARDS)):
+        for entry, receipt in zip(shard, bridge.stream(k).receipts, strict=True):
+            found[entry.path] = receipt.status, receipt.file_index
+    swapped = {path for path in found if path.startswith(b"d/")} | {b"d", b"swapped"}
+    assert len(swapped) == 5
+    assert {found[path] for path in swapped} == {(REPLACED, 0)}
+    assert {status for path, (status, _) in found.items() if path not in swapped} == {SAVED}
+    names = {name for job in jobs for name in bacula.files(job.jobid)}
+    assert not names & {f"{root}/{os.fsdecode(path)}" for path in swapped}
+    assert sum(job.errors for job in jobs) == 5
 
 
 def test_an_estimate_leaves_the_bridge_alone(bacula):

@@ -11,7 +11,7 @@ One seed gives one history. A Rule is what is under test: a broken one must be f
 import itertools
 import random
 import stat
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -200,11 +200,11 @@ class Scan:
 class History:
     """A tree, a catalog and the runs between them, all from one seed."""
 
-    def __init__(self, seed: int, rule: Rule | None = None) -> None:
+    def __init__(self, seed: int, rule: Rule | None = None, kinds: Collection[str] = ()) -> None:
         self.random = random.Random(seed)
         self.seed = seed
         self.rule = rule or Rule()
-        self.tree = ModelTree(self.random)
+        self.tree = ModelTree(self.random, kinds)
         self.shards = self.random.choice((1, 3, 4))
         self.shard_seed = self.random.getrandbits(64)
         self.margin_ns = self.tree.clock.granularity_ns
@@ -222,7 +222,7 @@ class History:
         self._failing = self.random.random() < 0.5
         self._deleting = self.random.random() < 0.5
         self._unreadable = self.random.random() < 0.4
-        self._watching = self.random.random() < 0.3
+        self._watching = self.random.random() < 0.4
         self._changed: list[set[bytes]] = []  # names by change, if somebody watches
         self._positions: dict[int, int | None] = {}  # of runs that could look at everything
 
@@ -301,10 +301,10 @@ class History:
         self._second += 1
         clock = self.tree.clock
         clock.advance(self.random.choice((0, self.margin_ns, 10 * SECOND, 10 * SECOND)))
-        level = self.random.choice("FDIII")
-        mixed = self.random.random() < 0.4
+        level = self.random.choice("FDIIII")
+        mixed = self.random.random() < 0.3
         levels = {
-            shard: self.random.choice("FDI") if mixed else level for shard in range(self.shards)
+            shard: self.random.choice("FDII") if mixed else level for shard in range(self.shards)
         }
         position = len(self._changed)
         scope = self._scope(levels) if self._watching else None

@@ -10,7 +10,7 @@ one another, whatever their attributes say.
 
 import random
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -69,9 +69,12 @@ class Clock:
 
 
 class ModelTree:
-    """A tree that changes at random; the same generator gives the same changes."""
+    """A tree that changes at random; the same generator gives the same changes.
 
-    def __init__(self, random_: random.Random) -> None:
+    kinds are the names of the changes that it is to have; none: chosen at random.
+    """
+
+    def __init__(self, random_: random.Random, kinds: Collection[str] = ()) -> None:
         self.random = random_
         self.clock = Clock(random_.choice((1, 4_000_000, 10_000_000, SECOND)))
         # POSIX leaves it open whether rename(2) moves the ctime of what is renamed.
@@ -80,6 +83,11 @@ class ModelTree:
         self._next_number = 2
         self._next_content = 1
         self._exchanged = (b"", b"")
+        # Each tree has some kinds of changes only: so those that it has meet more often.
+        self._changes = [each for each in _CHANGES if random_.random() < 0.5]
+        if kinds:
+            self._changes = [each for each in _CHANGES if each.__name__.lstrip("_") in kinds]
+        self._changes += [ModelTree._add, ModelTree._set_attributes]
         self.clock.advance(SECOND)
         self.root = self._make(stat.S_IFDIR | 0o755)
         self.outside = self._make(stat.S_IFDIR | 0o755)
@@ -159,8 +167,8 @@ class ModelTree:
         self.clock.advance(self.random.choice((0, 1000, 1000, 3_000_000, SECOND)))
         places = self.places()
         while True:
-            is_small = len(places) < self.random.randrange(NAMES_MAX)
-            operation = ModelTree._add if is_small else self.random.choice(_CHANGES)
+            is_small = len(places) < self.random.randrange(NAMES_MAX - 4)
+            operation = ModelTree._add if is_small else self.random.choice(self._changes)
             if operation(self, places):
                 return operation.__name__.lstrip("_")
 
@@ -184,11 +192,17 @@ class ModelTree:
         name = self.random.choice(NAMES)
         return (path + b"/" + name if path else name), parent, name
 
+    def _free(self, places: list[Place]) -> Target | None:
+        """Choose a name that is not there."""
+        if len(places) >= NAMES_MAX:
+            return None
+        targets = (self._target(places) for _ in range(8))
+        return next((t for t in targets if t is not None and self.find(t[0]) is None), None)
+
     def _add(self, places: list[Place]) -> bool:
-        target = self._target(places)
-        if target is None or self.find(target[0]) is not None:
-            return False
-        return self._create(places, target)
+        """Make a new name."""
+        target = self._free(places)
+        return target is not None and self._create(places, target)
 
     def _create(self, places: list[Place], target: Target | None = None) -> bool:
         """Make a new inode; something else may have had the name until now."""
@@ -245,13 +259,10 @@ class ModelTree:
         return True
 
     def _link(self, places: list[Place]) -> bool:
-        place, target = self._file(places), self._target(places)
-        if place is None or target is None or len(places) >= NAMES_MAX:
+        place, target = self._file(places), self._free(places)
+        if place is None or target is None:
             return False
         _, parent, name = target
-        assert parent.entries is not None
-        if name in parent.entries:
-            return False
         place.inode.nlink += 1
         place.inode.ctime = self.clock.stamp_ns
         self._put(parent, name, place.inode)
@@ -388,20 +399,20 @@ def _walk(directory: Inode, path: bytes) -> Iterator[Place]:
             yield from _walk(inode, prefix + name)
 
 
-_CHANGES: tuple[Callable[[ModelTree, list[Place]], bool], ...] = (
-    ModelTree._add,
+_CHANGES = (
     ModelTree._create,
     ModelTree._write_file,
     ModelTree._write_and_put_mtime_back,
-    ModelTree._set_attributes,
     ModelTree._set_content_only,
-    *(3 * [ModelTree._link]),
+    ModelTree._link,
+    ModelTree._link,
     ModelTree._unlink_file,
     ModelTree._remove_tree,
-    *(2 * [ModelTree._rename]),
-    *(2 * [ModelTree._exchange]),
-    *(4 * [ModelTree._exchange_back]),
-    *(2 * [ModelTree._move_out]),
+    ModelTree._rename,
+    ModelTree._exchange,
+    ModelTree._exchange_back,
+    ModelTree._exchange_back,
+    ModelTree._move_out,
     ModelTree._move_in,
     ModelTree._link_outside,
     ModelTree._hide,

@@ -23,10 +23,11 @@ SAVED, LINK, CHANGED, UNREADABLE, VANISHED, REPLACED, SKIPPED, SCAN_ERROR, DELET
 FLAG_DELETED, FLAG_LIST_FAILED, FLAG_STAT_FAILED, FLAG_PATH_TOO_LONG = 1, 2, 4, 8
 FLAG_MOUNT_POINT, FLAG_EXCLUDED = 0x10, 0x20
 
+VERSION = 2
 MAGIC = 0x31534246
 HEADER = struct.Struct("<IHHII")
 ENTRY = struct.Struct("<QQQIIIiII")
-RECEIPT = struct.Struct("<QQQQqqqIIIIIIIiIiQ16sQ")
+RECEIPT = struct.Struct("<QQQQqqqIIIIIIIiIiQ16sq")
 ENTRIES_PER_FRAME_MAX = 16_384
 PATHS_BYTES_MAX = 200_000
 WAIT_S = 60.0
@@ -38,12 +39,14 @@ class Misbehaviour(Enum):
 
     NONE = auto()
     REFUSE = auto()
+    NO_ANSWER = auto()  # to HELLO
     CUT_FRAME = auto()
     CLOSE_AT_ONCE = auto()
     CLOSE_IN_STREAM = auto()
     SILENCE = auto()
     STALL = auto()  # keep-alives, but no more entries
     SLOW = auto()  # one entry a frame
+    HOLD = auto()  # half of the entries, the others once the test sets go
     WRONG_CRC = auto()
     WRONG_MAGIC = auto()
     TOO_LONG = auto()
@@ -97,7 +100,7 @@ class Receipt:
     error: int
     rdev: int
     hash: bytes
-    reserved: int
+    read_ns: int
 
 
 @dataclass(slots=True)
@@ -125,6 +128,7 @@ class Limits:
     window: int = 65_536
     prefetch_bytes: int = 8 << 20
     large_file_bytes: int = 1 << 20
+    note: bytes = b""
 
 
 def entries_of_tree(root: Path) -> list[Entry]:
@@ -182,12 +186,12 @@ def entries_payload(first: int, entries: Sequence[Entry]) -> bytes:
     return struct.pack("<II", len(entries), len(paths)) + records + paths
 
 
-def accept_payload(root: bytes, limits: Limits, version: int = 1) -> bytes:
+def accept_payload(root: bytes, limits: Limits, version: int = VERSION) -> bytes:
     fixed = struct.pack(
         *("<HHQQIIQQ", version, 0, 7, 3, limits.threads, limits.window),
         *(limits.prefetch_bytes, limits.large_file_bytes),
     )
-    return fixed + text(b"run-7") + text(root)
+    return fixed + text(b"run-7") + text(root) + text(limits.note)
 
 
 class _ClosedError(Exception):
@@ -234,7 +238,7 @@ class _Connection:
         kind, payload = self.read_frame()
         assert kind == HELLO
         version, level, k, n, jobid, since = struct.unpack_from("<HHIIIq", payload)
-        assert version == 1
+        assert version == VERSION
         names, offset = [], 24
         while offset < len(payload):
             (length,) = struct.unpack_from("<H", payload, offset)
@@ -276,7 +280,6 @@ class _Connection:
             new = [Receipt(*fields) for fields in RECEIPT.iter_unpack(payload[8:])]
             first = len(s.receipts)
             assert [r.number for r in new] == list(range(first, first + count))
-            assert all(r.reserved == 0 for r in new)
             s.receipts += new
             assert len(s.receipts) <= self.sent
         elif kind == DONE:
@@ -351,9 +354,11 @@ class _Connection:
         if way is Misbehaviour.REFUSE:
             self.send(frame(REFUSE, text(b"shard 1/2 belongs to another job")))
             return
+        if way is Misbehaviour.NO_ANSWER:
+            self.wait_until(lambda: False, keepalive=False)
         if way is Misbehaviour.BAD_ROOT:
             root += b"/no/such/root"
-        version = 2 if way is Misbehaviour.WRONG_VERSION else 1
+        version = VERSION - (way is Misbehaviour.WRONG_VERSION)
         self.send(frame(ACCEPT, accept_payload(root, self.bridge.limits, version)))
         entries = self.bridge.shards[self.stream.shard]
         per_frame = 1 if way is Misbehaviour.SLOW else self.bridge.per_frame
@@ -365,6 +370,10 @@ class _Connection:
                 keepalive = way is not Misbehaviour.SILENCE
                 self.wait_until(lambda: False, keepalive=keepalive)
             return
+        if way is Misbehaviour.HOLD:
+            self.send_entries(entries[: len(entries) // 2], per_frame)
+            self.wait_until(self.bridge.go.is_set, keepalive=True)
+            entries = entries[len(entries) // 2 :]
         self.send_entries(entries, per_frame)
         count = self.sent + (way is Misbehaviour.WRONG_END_COUNT)
         checksum = self.entries_checksum ^ (way is Misbehaviour.WRONG_END_CRC)
@@ -413,9 +422,10 @@ class _Connection:
 
 # What cuts a stream in its middle, and after which the bridge closes by itself.
 _CUTS = frozenset(Misbehaviour) - {
-    *(Misbehaviour.NONE, Misbehaviour.REFUSE, Misbehaviour.CLOSE_AT_ONCE, Misbehaviour.SLOW),
+    *(Misbehaviour.NONE, Misbehaviour.REFUSE, Misbehaviour.NO_ANSWER, Misbehaviour.SLOW),
     *(Misbehaviour.WRONG_END_COUNT, Misbehaviour.WRONG_END_CRC, Misbehaviour.NO_ACK),
     *(Misbehaviour.CLOSE_INSTEAD_OF_ACK, Misbehaviour.BAD_ROOT, Misbehaviour.WRONG_VERSION),
+    *(Misbehaviour.CLOSE_AT_ONCE, Misbehaviour.HOLD),
 }
 _CLOSING = frozenset(
     {
@@ -448,6 +458,7 @@ class StreamBridge:
         self.misbehaviour = misbehaviour or {}
         self.limits = limits or Limits()
         self.per_frame = per_frame
+        self.go = threading.Event()
         self.streams: list[Stream] = []
         self.changed = threading.Condition()
         self.threads: list[threading.Thread] = []

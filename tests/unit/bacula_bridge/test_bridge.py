@@ -29,16 +29,33 @@ ROLE = "walker:0"
 GOOD = CatalogEnd("T", 1, 1, 1.0, 2.0)
 
 
+class FakeCatalog:
+    """What the coordinator and the planner ask of Bacula's catalog."""
+
+    def __init__(self, rows=()):
+        self.rows = list(rows)  # oldest first
+
+    def jobs_named(self, name, limit=100):
+        return [row for row in reversed(self.rows) if row.name == name][:limit]
+
+    def jobs(self, job_ids):
+        return {row.job_id: row for row in self.rows if row.job_id in job_ids}
+
+    def job(self, job_id):
+        return self.jobs([job_id]).get(job_id)
+
+
 class Site:
     """A coordinator and a bridge without Ray, and a hand-driven walker."""
 
     def __init__(self, folder, shards=1):
         self.state = StateDirectory(folder / "state")
-        self.coordinator = Coordinator(self.state)
+        self.catalog = FakeCatalog()
+        self.coordinator = Coordinator(self.state, self.catalog)
         self.shards = shards
         self.dataset = self.coordinator.define_dataset("d", "posix", b"/data", shards)
         self.socket = folder / "b.sock"
-        self.bridge = BridgeServer(self.socket, self.coordinator, self.state)
+        self.bridge = BridgeServer(self.socket, self.coordinator, self.state, self.catalog)
         self.epoch = self.coordinator.take_epoch(ROLE)
 
     def close(self):
@@ -320,8 +337,10 @@ def test_the_socket_is_for_its_owner_alone(site):
 
 def test_a_stranger_is_turned_away(tmp_path):
     state = StateDirectory(tmp_path / "state")
-    coordinator = Coordinator(state)
-    bridge = BridgeServer(tmp_path / "s", coordinator, state, frozenset({4_000_000_000}))
+    coordinator = Coordinator(state, FakeCatalog())
+    bridge = BridgeServer(
+        tmp_path / "s", coordinator, state, FakeCatalog(), frozenset({4_000_000_000})
+    )
     try:
         with PluginClient(tmp_path / "s") as client:
             assert client.read()[0] is None
@@ -333,7 +352,7 @@ def test_a_stranger_is_turned_away(tmp_path):
 def test_a_socket_path_that_is_too_long_is_refused(tmp_path):
     state = StateDirectory(tmp_path / "state")
     with pytest.raises(SocketUnusable, match="107"):
-        BridgeServer(tmp_path / ("x" * 120), None, state)
+        BridgeServer(tmp_path / ("x" * 120), None, state, FakeCatalog())
 
 
 def test_several_shards_stream_at_once(tmp_path):
@@ -362,9 +381,9 @@ def test_a_coordinator_that_starts_again_fails_the_run_it_left(tmp_path):
     site = Site(tmp_path)
     site.open_run()
     with pytest.raises(LedgerBusy):
-        Coordinator(site.state)
+        Coordinator(site.state, site.catalog)
     site.close()
-    again = Coordinator(site.state)
+    again = Coordinator(site.state, site.catalog)
     assert again.status(site.run).run.state is RunState.FAILED
     again.close()
 

@@ -23,11 +23,11 @@ SEEDS_AT_ONCE = 50
 BROKEN_HISTORIES_MAX = 600
 
 
-def play(seeds, rule=None):
+def play(seeds, rule=None, kinds=()):
     """Play histories; return what the first wrong one says, or None, and what was checked."""
     checked = names = 0
     for seed in seeds:
-        history = History(seed, rule)
+        history = History(seed, rule, kinds)
         try:
             history.play()
         except WrongTree as error:
@@ -191,26 +191,27 @@ class OverlooksAHoleInTheChain(BrokenRule):
         return True
 
 
+# Some need several changes of one kind in the right order: histories of those alone find them sooner.
 BROKEN_RULES = [
-    DeletesWhatAnotherShardHas,
-    IgnoresWhatOtherShardsSaid,
-    SendsOnlyTheNamesThatChanged,
-    ForgetsTheFirstName,
-    ForgetsWhatIsDue,
-    TrustsYoungEntries,
-    DeletesWhatCouldNotBeListed,
-    NeverDeletes,
-    ComparesADifferentialWithTheWholeChain,
-    CountsFailedJobs,
-    ComparesSizeAndTimeOnly,
-    LetsTheFirstListingCount,
-    OverlooksAHoleInTheChain,
+    (DeletesWhatAnotherShardHas, ()),
+    (IgnoresWhatOtherShardsSaid, ("exchange", "exchange_back")),
+    (SendsOnlyTheNamesThatChanged, ()),
+    (ForgetsTheFirstName, ("link", "move_out")),
+    (ForgetsWhatIsDue, ()),
+    (TrustsYoungEntries, ("write_and_put_mtime_back", "set_content_only")),
+    (DeletesWhatCouldNotBeListed, ()),
+    (NeverDeletes, ()),
+    (ComparesADifferentialWithTheWholeChain, ()),
+    (CountsFailedJobs, ()),
+    (ComparesSizeAndTimeOnly, ()),
+    (LetsTheFirstListingCount, ()),
+    (OverlooksAHoleInTheChain, ("write_file", "set_content_only")),
 ]
 
 
-@pytest.mark.parametrize("rule", BROKEN_RULES)
-def test_a_broken_rule_is_found(rule):
-    wrong, _, _ = play(range(BROKEN_HISTORIES_MAX), rule())
+@pytest.mark.parametrize(("rule", "kinds"), BROKEN_RULES)
+def test_a_broken_rule_is_found(rule, kinds):
+    wrong, _, _ = play(range(BROKEN_HISTORIES_MAX), rule(), kinds)
     assert wrong is not None, f"{BROKEN_HISTORIES_MAX} histories do not find it"
 
 
