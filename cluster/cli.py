@@ -12,7 +12,7 @@ import sys
 
 import typer
 
-from cluster.commands import backup, doctor, lab, restore, runs, scan, show
+from cluster.commands import backup, doctor, lab, prune, restore, runs, scan, show, verify
 from shards.errors import ForebayError
 
 EXIT_INTERRUPTED = 130
@@ -31,6 +31,8 @@ app.command("restore")(restore.restore)
 app.command("scan")(scan.scan)
 app.command("runs")(runs.runs)
 app.command("show")(show.show)
+app.command("verify")(verify.verify)
+app.command("prune")(prune.prune)
 app.command("doctor")(doctor.doctor)
 app.add_typer(lab.app, name="lab")
 

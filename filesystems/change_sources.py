@@ -20,4 +20,4 @@ def change_source(log: Path, runtime: Path, dataset: Dataset) -> ChangeSource | 
     """
     if not log.is_dir():
         return None
-    return FanotifySource(dataset.name, dataset.root, log, runtime)
+    return FanotifySource(dataset.name, dataset.root, log)

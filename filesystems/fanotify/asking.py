@@ -2,20 +2,26 @@
 
 Covers: one question and one answer per connection, each a JSON message; who may ask.
 Does not cover: what is asked (reader, source).
+
+The socket is beside the log, so that whoever finds the one finds the other. In a runtime folder it
+would be somewhere else for a service than for a login, and be removed at the logout. It is reached
+through /proc/self/fd, because a socket's path has room for 107 bytes only (unix(7)).
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import socket
 import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from shards.changes import Gap
 
+SOCKET_NAME = "socket"
 MESSAGE_BYTES_MAX = 65_536
 ASK_TIMEOUT_S = 120.0  # the reader first takes in all that is queued
 ANSWER_TIMEOUT_S = 2.0  # for a peer that connects and does not ask
@@ -23,18 +29,28 @@ _BACKLOG = 16
 _CREDENTIALS = struct.Struct("iII")  # pid, uid, gid
 
 
-def socket_path(runtime: Path, dataset: str) -> Path:
-    """Return where a dataset's reader listens: short, whatever the dataset's name."""
-    name = hashlib.sha256(dataset.encode()).hexdigest()[:12]
-    return runtime / f"watch-{name}.sock"
-
-
-def ask(path: Path, question: dict[str, Any], timeout_s: float = ASK_TIMEOUT_S) -> dict[str, Any]:
-    """Ask a reader; Gap if there is none or it does not answer."""
+@contextmanager
+def _opened(folder: Path) -> Iterator[int]:
+    descriptor = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as peer:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _address(folder: int) -> str:
+    return f"/proc/self/fd/{folder}/{SOCKET_NAME}"
+
+
+def ask(folder: Path, question: dict[str, Any], timeout_s: float = ASK_TIMEOUT_S) -> dict[str, Any]:
+    """Ask the reader that keeps its log in a folder; Gap if there is none or it does not answer."""
+    try:
+        with (
+            _opened(folder) as descriptor,
+            socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as peer,
+        ):
             peer.settimeout(timeout_s)
-            peer.connect(str(path))
+            peer.connect(_address(descriptor))
             peer.send(json.dumps(question).encode())
             raw = peer.recv(MESSAGE_BYTES_MAX)
     except (FileNotFoundError, ConnectionError) as error:
@@ -42,7 +58,7 @@ def ask(path: Path, question: dict[str, Any], timeout_s: float = ASK_TIMEOUT_S) 
     except TimeoutError as error:
         raise Gap(f"the change reader does not answer within {timeout_s:.0f} s") from error
     except OSError as error:
-        raise Gap(f"the change reader cannot be asked at {path}: {error.strerror}") from error
+        raise Gap(f"the change reader cannot be asked in {folder}: {error.strerror}") from error
     try:
         answer = json.loads(raw)
     except ValueError as error:  # nothing at all: it ended while it was asked
@@ -57,14 +73,19 @@ def ask(path: Path, question: dict[str, Any], timeout_s: float = ASK_TIMEOUT_S) 
 class Listener:
     """The reader's end."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / SOCKET_NAME
         # The dataset's lock is held: whatever is there was left by a reader that was killed.
-        path.unlink(missing_ok=True)
+        self._path.unlink(missing_ok=True)
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._socket.bind(str(path))
-        path.chmod(0o600)  # nobody can connect before listen()
-        self._socket.listen(_BACKLOG)
+        try:
+            with _opened(folder) as descriptor:
+                self._socket.bind(_address(descriptor))
+            self._path.chmod(0o600)  # nobody can connect before listen()
+            self._socket.listen(_BACKLOG)
+        except BaseException:
+            self._socket.close()
+            raise
         self._uids = {0, os.geteuid()}
 
     def fileno(self) -> int:

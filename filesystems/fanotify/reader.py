@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from filesystems.fanotify.asking import Listener, answer
-from filesystems.fanotify.errors import WatchEnded, for_call
+from filesystems.fanotify.errors import WatchEnded, WatchFailed, for_call
 from filesystems.fanotify.events import METADATA, Event, parse
 from filesystems.fanotify.libc import FAN_Q_OVERFLOW, handle_at, watch_filesystem, watch_queue
 from filesystems.fanotify.log import ChangeLog, new_head, take_lock
@@ -42,7 +42,7 @@ _INT = struct.Struct("i")
 class Reader:
     """The reader of one dataset; its life is a session. Events are queued from construction on."""
 
-    def __init__(self, dataset: str, root: bytes, folder: Path, socket: Path) -> None:
+    def __init__(self, dataset: str, root: bytes, folder: Path) -> None:
         self.session = uuid.uuid4().hex
         self.sequence = 0  # of the newest event taken in
         self._root = root
@@ -62,7 +62,7 @@ class Reader:
             self._head = new_head(dataset, root, self.session)
             self._log = ChangeLog(folder, self._head)
             stack.callback(self._log.close)
-            self._listener = Listener(socket)
+            self._listener = self._listen(folder)
             stack.callback(self._listener.close)
             self._resources = stack.pop_all()
 
@@ -90,6 +90,16 @@ class Reader:
             return tree.identity()
         except OSError as error:
             raise for_call(self._root, "name_to_handle_at", error.errno or 0) from error
+
+    def _listen(self, folder: Path) -> Listener:
+        try:
+            return Listener(folder)
+        except OSError as error:
+            raise WatchFailed(
+                os.fsdecode(self._root),
+                f"no socket can be made in {folder}: {error.strerror}",
+                "the state directory must be on a filesystem that has Unix sockets",
+            ) from error
 
     def _handle_of(self, folder: Path) -> bytes:
         """Return the handle of our own folder if it is on the watched filesystem.

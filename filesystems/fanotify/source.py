@@ -13,7 +13,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, ClassVar
 
-from filesystems.fanotify.asking import ask, socket_path
+from filesystems.fanotify.asking import ask
 from filesystems.fanotify.log import LoggedLook, LogReader
 from filesystems.fanotify.looks import Kind
 from filesystems.fanotify.tree import OpenDirectory, Tree, leads_to
@@ -30,11 +30,10 @@ class FanotifySource:
 
     name: ClassVar[str] = "fanotify"
 
-    def __init__(self, dataset: str, root: bytes, folder: Path, runtime: Path) -> None:
+    def __init__(self, dataset: str, root: bytes, folder: Path) -> None:
         self._dataset = dataset
         self._root = root
         self._folder = folder
-        self._socket = socket_path(runtime, dataset)
 
     def position(self) -> Position:
         """Return where the reader stands; all that was done before this call is in its log."""
@@ -44,7 +43,7 @@ class FanotifySource:
     def forget(self, before: Position) -> None:
         """Let the reader drop what no position from this one on needs."""
         question = {"ask": "forget", "session": before.session, "sequence": before.sequence}
-        ask(self._socket, question)
+        ask(self._folder, question)
 
     def changes(self, since: Position) -> ChangeSet:
         """Return where to look for what was done after a position.
@@ -69,7 +68,7 @@ class FanotifySource:
             raise Gap(f"changes cannot be looked up: {error}") from error
 
     def _ask(self, what: str) -> dict[str, Any]:
-        answer = ask(self._socket, {"ask": what})
+        answer = ask(self._folder, {"ask": what})
         if answer["dataset"] != self._dataset:
             raise Gap(f"the change reader is one of dataset {answer['dataset']}")
         try:

@@ -291,7 +291,6 @@ def test_cancel_ends_a_job_that_waits_for_the_bridge_and_no_other(bacula, root, 
         began = time.monotonic()
         bacula.lab.console(f"cancel jobid={jobids[0]} yes\n")
         canceled = bacula.job(jobids[0])
-        print("CANCEL", way, time.monotonic() - began)
         assert time.monotonic() - began < CANCEL_MAX_S
         assert canceled.status == "A"
         assert "Fatal error: forebay" not in canceled.log

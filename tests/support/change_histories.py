@@ -17,15 +17,14 @@ import shutil
 import stat
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filesystems.fanotify.libc import handle_at, open_handle
 from filesystems.fanotify.reader import Reader
 from filesystems.fanotify.source import FanotifySource
-from filesystems.fanotify.asking import socket_path
 from shards.changes import ChangeSet
 
 RENAME_EXCHANGE = 2
@@ -35,30 +34,18 @@ Entry = tuple[object, ...]
 
 
 @contextmanager
-def running_reader(
-    dataset: str, root: bytes, folder: Path, runtime: Path
-) -> Iterator[FanotifySource]:
-    """Run a reader in a thread; an error of it ends the test."""
+def running_reader(dataset: str, root: bytes, folder: Path) -> Iterator[FanotifySource]:
+    """Run a reader in a thread; an error of it goes up at the end."""
     receiving, sending = os.pipe()
-    failures: list[BaseException] = []
-    with Reader(dataset, root, folder, socket_path(runtime, dataset)) as reader:
-
-        def run() -> None:
-            try:
-                reader.run(receiving)
-            except BaseException as error:
-                failures.append(error)
-
-        thread = threading.Thread(target=run)
-        thread.start()
+    with Reader(dataset, root, folder) as reader, ThreadPoolExecutor(max_workers=1) as pool:
+        end = pool.submit(reader.run, receiving)
         try:
-            yield FanotifySource(dataset, root, folder, runtime)
+            yield FanotifySource(dataset, root, folder)
         finally:
             os.close(sending)  # its end is readable
-            thread.join()
+            wait([end])
             os.close(receiving)
-    if failures:
-        raise failures[0]
+    end.result()
 
 
 def snapshot(root: bytes) -> dict[bytes, Entry]:
@@ -209,16 +196,22 @@ class History:
             os.chmod(path, self.random.choice([0o600, 0o640, 0o755, 0o700]))
 
     def chown(self) -> None:
-        os.chown(self._any(), self.random.randrange(9), self.random.randrange(9),
-                 follow_symlinks=False)
+        os.chown(
+            self._any(), self.random.randrange(9), self.random.randrange(9), follow_symlinks=False
+        )
 
     def set_attribute(self) -> None:
-        os.setxattr(self._any(), b"trusted.a%d" % self.random.randrange(3), self._data(),
-                    follow_symlinks=False)
+        os.setxattr(
+            self._any(),
+            b"trusted.a%d" % self.random.randrange(3),
+            self._data(),
+            follow_symlinks=False,
+        )
 
     def remove_attribute(self) -> None:
-        os.removexattr(self._any(), b"trusted.a%d" % self.random.randrange(3),
-                       follow_symlinks=False)
+        os.removexattr(
+            self._any(), b"trusted.a%d" % self.random.randrange(3), follow_symlinks=False
+        )
 
     def set_times(self) -> None:
         when = self.random.choice([0, 4_000_000_000, 1_000_000_000])
@@ -366,9 +359,7 @@ def play(base: Path, state: Path, seeds: range, steps: int) -> list[str]:
     os.mkdir(root)
     os.mkdir(outside)
     wrong: list[str] = []
-    runtime = state / "runtime"
-    runtime.mkdir(mode=0o700)
-    with running_reader("histories", root, state / "changes", runtime) as source:
+    with running_reader("histories", root, state / "changes") as source:
         for seed in seeds:
             history = History(root, outside, seed)
             history.play(40)

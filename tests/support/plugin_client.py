@@ -25,6 +25,9 @@ from bacula_bridge.protocol import (
 )
 from shards.schema import ReceiptStatus
 
+FLAG_DELETED = 0x1
+COPIED = ("ino", "size", "mode", "nlink")
+
 
 class PluginClient:
     """One connection of a job."""
@@ -107,6 +110,15 @@ class PluginClient:
             length = int(record["path_len"])
             yield record, paths[offset : offset + length]
             offset += length
+
+    def acknowledge_saved(self, entries, read_ns, **values):
+        """Send receipts as they are when every entry was sent just as the scan saw it."""
+        fields = {name: [record[name] for record, _ in entries] for name in COPIED}
+        fields["status"] = [
+            ReceiptStatus.DELETED if record["flags"] & FLAG_DELETED else ReceiptStatus.SAVED
+            for record, _ in entries
+        ]
+        self.acknowledge(len(entries), **(fields | {"read_ns": read_ns} | values))
 
     def acknowledge(self, count, status=ReceiptStatus.SAVED, **values):
         """Send one RECEIPTS frame for the next count entries."""

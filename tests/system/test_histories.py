@@ -47,7 +47,6 @@ def watched(site, name, folder):
                     name,
                     os.fsencode(root),
                     site.settings.state.changes(name),
-                    site.settings.runtime,
                 ),
             )
         finally:

@@ -11,8 +11,20 @@ from dataclasses import replace
 import pytest
 
 from bacula_bridge import server
+from bacula_bridge.catalog import FileRow, JobRow
 from bacula_bridge.coordinator import Coordinator
-from bacula_bridge.protocol import FrameType, decode_reason, frame
+from bacula_bridge.protocol import (
+    Accept,
+    FrameType,
+    Hello,
+    decode_accept,
+    decode_reason,
+    encode_accept,
+    encode_hello,
+    encode_reason,
+    frame,
+)
+from bacula_bridge.render import job_name
 from bacula_bridge.server import BridgeServer, SocketUnusable
 from bacula_bridge.stream import StreamState
 from shards.ledger import LeaseResult, LedgerBusy
@@ -22,18 +34,22 @@ from shards.schema import ReceiptStatus
 from shards.segment import write_segment
 from shards.shard_jobs import CatalogEnd
 from shards.state import StateDirectory
-from tests.support.plugin_client import PluginClient
+from tests.support.plugin_client import FLAG_DELETED, PluginClient
 from tests.support.rows import directory, grouped, row
 
 ROLE = "walker:0"
+PAST = 1_700_000_000
+MTIME_S = 1_600_000_000
+READ_NS = (PAST - 10) * 10**9
 GOOD = CatalogEnd("T", 1, 1, 1.0, 2.0)
 
 
 class FakeCatalog:
     """What the coordinator and the planner ask of Bacula's catalog."""
 
-    def __init__(self, rows=()):
-        self.rows = list(rows)  # oldest first
+    def __init__(self):
+        self.rows = []  # oldest first
+        self.names = {}  # FileIndex by path, by JobId
 
     def jobs_named(self, name, limit=100):
         return [row for row in reversed(self.rows) if row.name == name][:limit]
@@ -43,6 +59,17 @@ class FakeCatalog:
 
     def job(self, job_id):
         return self.jobs([job_id]).get(job_id)
+
+    def files(self, job_id):
+        return (FileRow(index, path, "", "") for path, index in self.names[job_id].items())
+
+    def add(self, jobid, level="F", shard=0, tdate=PAST):
+        """Let a job have ended well, under the unique name that the client gives itself."""
+        made = JobRow(
+            *(jobid, f"job.{jobid}", job_name("d", shard), "B", level, "T"),
+            *("2026-01-01 00:00:00", "2026-01-01 00:00:01", tdate, 1, 1, 0, 1, 1, ""),
+        )
+        self.rows.append(made)
 
 
 class Site:
@@ -62,9 +89,26 @@ class Site:
         self.bridge.stop()
         self.coordinator.close()
 
-    def open_run(self):
-        self.run = self.coordinator.open_run("d", "full").number
+    def open_run(self, level="full"):
+        self.run = self.coordinator.open_run("d", level).number
         return self.run
+
+    def backup(self, rows, jobid, level="F", tdate=PAST, **hello):
+        """Run shard 0 of a run of one shard to its good end; return ACCEPT and the entries."""
+        self.open_run("full" if level == "F" else "incremental")
+        self.commit(rows)
+        with self.client() as client:
+            accept = client.hello(jobid=jobid, level=level, **hello)
+            assert isinstance(accept, Accept), accept
+            entries = list(client.entries())
+            if entries:
+                client.acknowledge_saved(entries, READ_NS, mtime_s=MTIME_S, ctime_s=MTIME_S)
+            client.done()
+            assert client.read()[0] is FrameType.DONE_ACK
+        self.catalog.add(jobid, level, tdate=tdate)
+        self.coordinator.job_ended(self.run, 0, jobid, f"job.{jobid}", GOOD)
+        assert self.coordinator.end_run(self.run).state is RunState.COMPLETE
+        return accept, entries
 
     def commit(self, rows, frontier=()):
         lease = self.coordinator.take_lease(0, ROLE, self.epoch, 5)
@@ -429,3 +473,90 @@ def test_there_is_room_only_for_a_whole_frame(window):
     while state.has_room and next(frames, None) is not None:
         assert state.unacknowledged <= window
     assert state.unacknowledged > window // 2 or window == 65_536
+
+
+# Versions
+
+
+def test_a_plugin_of_version_1_is_refused_and_both_versions_are_named(site):
+    """The first two bytes of HELLO are the version in every version."""
+    site.open_run()
+    payload = encode_hello(Hello("F", 0, 1, 1, 0, "d", "job.1", "", "c-fd"))[16:]
+    with site.client() as client:
+        client.send(frame(FrameType.HELLO, b"\1\0" + payload[2:]))
+        kind, payload = client.read()
+        assert kind is FrameType.REFUSE
+        assert decode_reason(payload) == (
+            "stream protocol: the plugin speaks version 1, this bridge 2; install the plugin that"
+            " came with this Forebay"
+        )
+        assert client.read()[0] is None
+
+
+def test_words_for_the_job_log_are_cut_between_characters():
+    accept = Accept(1, 1, "d.1", b"/data", note="\u00e4" * 1000 + "\0")
+    assert decode_accept(encode_accept(accept)[16:]).note == "\u00e4" * 750
+    reason = decode_reason(encode_reason(FrameType.REFUSE, "no file \udcff")[16:])
+    assert reason == "no file \\udcff"
+
+
+# Incrementals
+
+
+def tree_rows(*changes, without=()):
+    """Return rows of a small tree as dictionaries; changes replace those of the same path."""
+    rows = {
+        values["path"]: values
+        for values in (
+            directory(b"", 1),
+            directory(b"d", 2),
+            row(b"d/same", 10, size=1),
+            row(b"d/changed", 11, size=1),
+            row(b"d/gone", 12, size=1),
+            row(b"link-a", 13, nlink=2),
+            row(b"link-b", 13, nlink=2),
+            *changes,
+        )
+        if values["path"] not in without
+    }
+    stamp = MTIME_S * 10**9
+    return [{"mtime": stamp, "ctime": stamp} | positive(values) for values in rows.values()]
+
+
+def positive(values):
+    return {name: value for name, value in values.items() if name not in STAMPS or value}
+
+
+STAMPS = ("mtime", "ctime")
+
+
+def names_of(entries):
+    """Return (path, was it deleted) of entries in the order of the stream."""
+    return [(path, bool(record["flags"] & FLAG_DELETED)) for record, path in entries]
+
+
+def test_an_incremental_gets_what_changed_and_says_on_which_jobs(site):
+    accept, entries = site.backup(tree_rows(), 7)
+    assert len(entries) == 7
+    assert accept.note == ""
+    rows = tree_rows(
+        row(b"d/changed", 11, size=2, ctime=MTIME_S * 10**9 + 1),
+        row(b"d/new", 20),
+        without=(b"d/gone", b"link-b"),
+    )
+    accept, entries = site.backup(rows, 8, "I", PAST + 1, previous_job="job.7")
+    why = "the whole tree is looked at: no change reader is set up (`forebay watch`)"
+    assert accept.note == f"incremental on JobId 7; {why}"
+    changed = [(b"d/changed", False), (b"d/new", False)]
+    deleted = [(b"d/gone", True), (b"link-b", True)]
+    found = names_of(entries)
+    assert sorted(found[:2]) == changed
+    assert sorted(found[-2:]) == deleted
+    # The name that stays of the inode is sent whole: its ctime and nlink are as they were here.
+    assert len(found) in (4, 5)
+    accept, entries = site.backup(rows, 9, "I", PAST + 2, previous_job="job.8")
+    assert accept.note == f"incremental on JobId 7, 8; {why}"
+    assert entries == []
+    accept, entries = site.backup(rows, 10, "D", PAST + 3, previous_job="job.7")
+    assert accept.note.startswith("differential on JobId 7; ")
+    assert sorted(names_of(entries)) == sorted(found)
