@@ -23,7 +23,7 @@ PROTOCOL_VERSION = 2
 MAGIC = 0x31534246
 HEADER = struct.Struct("<IHHII")
 PAYLOAD_BYTES_MAX = 1_048_576
-ENTRIES_MAX = 16_384
+ENTRIES_MAX = 8_192
 RECEIPTS_MAX = 4_096
 STRING_BYTES_MAX = 65_535
 NOTE_BYTES_MAX = 1_500
@@ -61,6 +61,8 @@ ENTRY_DTYPE = np.dtype(
         ("error", "<i4"),
         ("flags", "<u4"),
         ("reserved", "<u4"),
+        ("mtime_ns", "<i8"),
+        ("ctime_ns", "<i8"),
     ]
 )
 RECEIPT_DTYPE = np.dtype(
@@ -87,7 +89,7 @@ RECEIPT_DTYPE = np.dtype(
         ("read_ns", "<i8"),
     ]
 )
-assert ENTRY_DTYPE.itemsize == 48
+assert ENTRY_DTYPE.itemsize == 64
 assert RECEIPT_DTYPE.itemsize == 128
 
 # Flags of an entry record, by the flag of the row that they come from.
@@ -292,6 +294,8 @@ def encode_entries(
     records["number"] = np.arange(number, number + batch.num_rows, dtype=np.uint64)
     for name in ("ino", "size", "mode", "nlink", "error"):
         records[name] = batch.column(name).to_numpy()
+    for name in ("mtime", "ctime"):
+        records[f"{name}_ns"] = batch.column(name).to_numpy()
     records["path_len"] = np.diff(offsets)
     row_flags = batch.column("flags").to_numpy()
     for row_flag, entry_flag in _ENTRY_FLAGS:

@@ -266,6 +266,8 @@ int fb_entries_next(struct fb_entries *entries, struct fb_stream_state *state,
                              .path_len = fb_get_u32(r + 32),
                              .error = (int32_t)fb_get_u32(r + 36),
                              .flags = fb_get_u32(r + 40),
+                             .mtime_ns = (int64_t)fb_get_u64(r + 48),
+                             .ctime_ns = (int64_t)fb_get_u64(r + 56),
                              .path = entries->path};
   if (fb_get_u32(r + 44) != 0)
     return refuse(error, "entry %" PRIu64 " has its reserved field set", entry->number);

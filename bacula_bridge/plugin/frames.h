@@ -20,8 +20,8 @@
 #define FB_FRAME_HEADER_BYTES 16
 #define FB_PAYLOAD_BYTES_MAX 1048576
 #define FB_FRAME_BYTES_MAX (FB_FRAME_HEADER_BYTES + FB_PAYLOAD_BYTES_MAX)
-#define FB_ENTRY_BYTES 48
-#define FB_ENTRIES_PER_FRAME_MAX 16384
+#define FB_ENTRY_BYTES 64
+#define FB_ENTRIES_PER_FRAME_MAX 8192
 #define FB_RECEIPT_BYTES 128
 #define FB_RECEIPTS_PER_FRAME_MAX 4096
 #define FB_RECEIPTS_FRAME_BYTES(count) \
@@ -127,6 +127,7 @@ struct fb_entry {
   int32_t error;
   uint32_t flags;
   uint32_t path_len;
+  int64_t mtime_ns, ctime_ns; /* at the scan, since 1970; 0: unknown */
   const char *path; /* not NUL-terminated; within the frame's payload */
 };
 

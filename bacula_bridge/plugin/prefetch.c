@@ -170,6 +170,13 @@ static void read_sparse(struct fb_prefetch *item, int fd, const atomic_bool *sto
     fail(item, FB_UNREADABLE, ENOMEM);
 }
 
+static void hash_content(struct fb_prefetch *item) {
+  struct fb_xxh3 hash;
+  fb_xxh3_init(&hash);
+  fb_xxh3_update(&hash, item->data, item->data_size);
+  fb_xxh3_final(&hash, item->hash);
+}
+
 static void read_content(struct fb_prefetch *item, int fd, const atomic_bool *stop) {
   item->data = malloc((size_t)item->st.st_size + 1);
   if (item->data == NULL) {
@@ -183,10 +190,7 @@ static void read_content(struct fb_prefetch *item, int fd, const atomic_bool *st
   struct stat now;
   if (item->status == FB_SAVED && (fstat(fd, &now) < 0 || fb_stat_moved(&item->st, &now)))
     item->status = FB_CHANGED;
-  struct fb_xxh3 hash;
-  fb_xxh3_init(&hash);
-  fb_xxh3_update(&hash, item->data, item->data_size);
-  fb_xxh3_final(&hash, item->hash);
+  hash_content(item);
 }
 
 static bool has_hole(int fd, const struct stat *st) {
@@ -208,6 +212,13 @@ static void trim_blob(struct fb_blob *blob) {
   blob->capacity = blob->size;
 }
 
+static void add_blob(struct fb_prefetch *item, int fd, const struct statx *stx) {
+  int rc = fb_blob_build(&item->blob, fd, &item->st, stx, &item->lost_xattrs, &item->lost_errno);
+  trim_blob(&item->blob);
+  if (rc < 0)
+    fail(item, FB_UNREADABLE, -rc);
+}
+
 /* Leaves the descriptor to the item if the content is still to be read. */
 static void fill_from(struct fb_prefetch *item, const struct fb_prefetch_source *source, int fd,
                       const struct statx *stx) {
@@ -224,11 +235,8 @@ static void fill_from(struct fb_prefetch *item, const struct fb_prefetch_source 
   }
   if (item->status != FB_SAVED && item->status != FB_CHANGED)
     return;
-  int rc = fb_blob_build(&item->blob, fd, &item->st, stx, &item->lost_xattrs, &item->lost_errno);
-  trim_blob(&item->blob);
-  if (rc < 0)
-    fail(item, FB_UNREADABLE, -rc);
-  else if (item->large)
+  add_blob(item, fd, stx);
+  if (item->large && item->status != FB_UNREADABLE)
     item->fd = fd;
 }
 
@@ -255,6 +263,68 @@ static bool is_expected(const struct fb_entry *e, const struct fb_prefetch_sourc
   return !elsewhere && stx->stx_ino == e->ino && (stx->stx_mode & S_IFMT) == (e->mode & S_IFMT);
 }
 
+/* What changes from now on has a later ctime, but for the granularity of that. */
+static int64_t realtime_ns(void) {
+  struct timespec now;
+  clock_gettime(CLOCK_REALTIME, &now);
+  return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+}
+
+/* Is it this very time?  One that the scan could not express is another one. */
+static bool is_at(const struct statx_timestamp *t, int64_t ns) {
+  int64_t value;
+  return !__builtin_mul_overflow(t->tv_sec, INT64_C(1000000000), &value) &&
+         !__builtin_add_overflow(value, (int64_t)t->tv_nsec, &value) && value == ns;
+}
+
+/* A small file that nobody has touched since the scan takes one look, after it was
+ * read: what has the scan's size, mtime and ctime then had them all the while.
+ * (A change within the clock's granularity shows nowhere; read_ns keeps it due.)
+ * False: nothing is held, and it is to be read with a look before as well. */
+static bool fill_untouched(struct fb_prefetch *item, const struct fb_prefetch_source *source,
+                           int fd) {
+  const struct fb_entry *e = &item->entry;
+  struct statx stx;
+  if (!S_ISREG(e->mode) || e->mtime_ns == 0 || e->ctime_ns == 0 ||
+      e->size >= source->large_file_bytes || e->size > item->reserved_bytes)
+    return false;
+  item->read_ns = realtime_ns();
+  item->data = malloc((size_t)e->size + 1);
+  if (item->data != NULL && read_piece(item, fd, source->stop, 0, e->size) &&
+      read_attributes(fd, &stx) == 0 && is_expected(e, source, &stx) && stx.stx_size == e->size &&
+      is_at(&stx.stx_mtime, e->mtime_ns) && is_at(&stx.stx_ctime, e->ctime_ns)) {
+    stat_from_statx(&item->st, &stx);
+    if (!has_hole(fd, &item->st)) {
+      hash_content(item);
+      add_blob(item, fd, &stx);
+      return true;
+    }
+  }
+  free(item->data);
+  item->data = NULL;
+  item->data_size = 0;
+  item->status = FB_SAVED;
+  item->error = 0;
+  return false;
+}
+
+/* As it is now, looked at before it is read and after. */
+static void fill_from_now(struct fb_prefetch *item, const struct fb_prefetch_source *source, int fd,
+                          bool name_only) {
+  struct statx stx;
+  item->read_ns = realtime_ns();
+  int rc = read_attributes(fd, &stx);
+  if (rc < 0) {
+    fail_with(item, -rc);
+    return;
+  }
+  stat_from_statx(&item->st, &stx);
+  if (!is_expected(&item->entry, source, &stx))
+    fail(item, FB_REPLACED, 0);
+  else if (!name_only)
+    fill_from(item, source, fd, &stx);
+}
+
 /* A lease of another process (Samba, the NFS server) is being broken by our open. */
 static void fail_leased(struct fb_prefetch *item, const struct fb_prefetch_source *source) {
   const struct fb_entry *e = &item->entry;
@@ -273,16 +343,8 @@ static void fail_leased(struct fb_prefetch *item, const struct fb_prefetch_sourc
     close(fd);
 }
 
-/* What changes from now on has a later ctime, but for the granularity of that. */
-static int64_t realtime_ns(void) {
-  struct timespec now;
-  clock_gettime(CLOCK_REALTIME, &now);
-  return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
-}
-
 void fb_prefetch_fill(struct fb_prefetch *item, const struct fb_prefetch_source *source, bool name_only) {
   const struct fb_entry *e = &item->entry;
-  struct statx stx;
   item->status = FB_SAVED;
   item->error = 0;
   item->retry = FB_RETRY_NONE;
@@ -296,17 +358,8 @@ void fb_prefetch_fill(struct fb_prefetch *item, const struct fb_prefetch_source 
     fail_with(item, -fd);
     return;
   }
-  item->read_ns = realtime_ns();
-  int rc = read_attributes(fd, &stx);
-  if (rc < 0) {
-    fail_with(item, -rc);
-  } else {
-    stat_from_statx(&item->st, &stx);
-    if (!is_expected(e, source, &stx))
-      fail(item, FB_REPLACED, 0);
-    else if (!name_only)
-      fill_from(item, source, fd, &stx);
-  }
+  if (name_only || !fill_untouched(item, source, fd))
+    fill_from_now(item, source, fd, name_only);
   if (item->fd != fd)
     close(fd);
 }

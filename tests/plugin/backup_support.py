@@ -12,7 +12,7 @@ import struct
 import subprocess
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import xxhash
@@ -28,6 +28,7 @@ from tests.support.stream_bridge import (
     Receipt,
     Stream,
     StreamBridge,
+    entry_from,
 )
 
 FT_LNKSAVED, FT_REGE, FT_REG, FT_LNK, FT_DIREND, FT_SPEC, FT_DELETED = 1, 2, 3, 4, 5, 6, 23
@@ -35,6 +36,8 @@ FO_OFFSETS = 1 << 30
 M_FATAL, M_ERROR, M_WARNING, M_INFO = 4, 5, 6, 7
 KEEPALIVE_MS, SILENCE_MS, DESCRIPTOR_WAIT_MS = 200, 1500, 3000
 CHUNK = 1 << 20
+# What the harness stands before, to spoil or to count.
+WRAPPED = ("pread64", "statx", "fstat64", "flistxattr", "syscall")
 
 
 def compile_harness(output: Path, sanitize: str) -> Path:
@@ -43,8 +46,8 @@ def compile_harness(output: Path, sanitize: str) -> Path:
     values = {"KEEPALIVE": KEEPALIVE_MS, "SILENCE": SILENCE_MS}
     values["DESCRIPTOR_WAIT"] = DESCRIPTOR_WAIT_MS
     times = [f"-DFB_{name}_MS={value}" for name, value in values.items()]
-    wrap = "-Wl,--wrap=pread64"
-    return compile_c(output, "harness_backup.c", sources, sanitize, *times, wrap)
+    wrapped = [f"-Wl,--wrap={name}" for name in WRAPPED]
+    return compile_c(output, "harness_backup.c", sources, sanitize, *times, *wrapped)
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,15 +177,7 @@ def write(path: Path, size: int) -> Path:
 
 
 def entry_of(root: Path, name: str, **changes: object) -> Entry:
-    info = os.lstat(root / name)
-    fields = {
-        "path": os.fsencode(name),
-        "ino": info.st_ino,
-        "size": info.st_size,
-        "mode": info.st_mode,
-        "nlink": info.st_nlink,
-    }
-    return Entry(**(fields | changes))
+    return replace(entry_from(os.fsencode(name), os.lstat(root / name)), **changes)
 
 
 def statuses(stream: Stream) -> list[int]:

@@ -17,12 +17,15 @@
  *   fault=shrink:INO:SIZE    its first read finds it cut to that size
  *   fault=grow:INO:BYTES     so many bytes are appended right after its first read
  *   fault=chmod:INO:MODE     its mode (decimal) changes right after its first read
+ *   fault=rewrite:INO:BYTES  so many bytes become "z" right after its first read, and its
+ *                            mtime is put back
  *   fault=mark:INO:0         the time (ns) of its first read goes to DIR/read_ns
- * Link with -Wl,--wrap=pread64, which the faults need.
+ * Link with -Wl,--wrap=pread64, which the faults need, and those of harness_calls.h.
  *
  * DIR/K.dump has a line per message ("M type text") and at its end "E" with the
  * job's end; DIR/K.files has a line per file ("F" and the fields that dump_file()
- * names).  Byte strings are in hexadecimal, "-" if empty.
+ * names).  Byte strings are in hexadecimal, "-" if empty.  DIR/calls has what
+ * harness_calls.h has counted.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -61,6 +64,8 @@ static struct settings settings = {.jobs = 1,
 static pFuncs *plugin;
 static atomic_bool fault_is_spent;
 
+#include "harness_calls.h"
+
 static void mark_time(void) {
   char path[4096];
   struct timespec now;
@@ -78,6 +83,19 @@ static void append_zeros(const char *path, long long bytes) {
   struct stat st;
   if (stat(path, &st) != 0 || truncate(path, st.st_size + bytes) != 0)
     abort();
+}
+
+static void rewrite(const char *path, long long bytes) {
+  struct stat st;
+  FILE *file = fopen(path, "r+");
+  if (file == NULL || fstat(fileno(file), &st) != 0)
+    abort();
+  while (bytes-- > 0)
+    fputc('z', file);
+  const struct timespec times[2] = {st.st_atim, st.st_mtim};
+  if (fflush(file) != 0 || futimens(fileno(file), times) != 0)
+    abort();
+  fclose(file);
 }
 
 ssize_t __real_pread64(int fd, void *to, size_t size, off_t offset);
@@ -109,6 +127,8 @@ ssize_t __wrap_pread64(int fd, void *to, size_t size, off_t offset) {
   ssize_t n = __real_pread64(fd, to, size, offset);
   if (strcmp(kind, "grow") == 0)
     append_zeros(path, number);
+  if (strcmp(kind, "rewrite") == 0)
+    rewrite(path, number);
   if (strcmp(kind, "chmod") == 0 && chmod(path, (mode_t)number) != 0)
     abort();
   return n;
@@ -484,6 +504,7 @@ int main(int argc, char **argv) {
   }
   free(threads);
   free(jobs);
+  write_calls();
   unloadPlugin();
   return open_descriptors() == before ? 0 : 7; /* a descriptor was left open */
 }

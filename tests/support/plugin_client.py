@@ -4,6 +4,7 @@ A stand-in for the FD plugin in tests of the bridge alone; the real plugin is te
 real bridge in tests/system.
 """
 
+import itertools
 import socket
 import struct
 import zlib
@@ -27,6 +28,7 @@ from shards.schema import ReceiptStatus
 
 FLAG_DELETED = 0x1
 COPIED = ("ino", "size", "mode", "nlink")
+NO_ENTRY = np.zeros((), ENTRY_DTYPE)
 
 
 class PluginClient:
@@ -111,14 +113,25 @@ class PluginClient:
             yield record, paths[offset : offset + length]
             offset += length
 
-    def acknowledge_saved(self, entries, read_ns, **values):
-        """Send receipts as they are when every entry was sent just as the scan saw it."""
+    def acknowledge_as_scanned(self, entries, rows, read_ns):
+        """Send receipts as they are when all was sent just as the scan's rows say."""
+        by_path = {row["path"]: row for row in rows}
         fields = {name: [record[name] for record, _ in entries] for name in COPIED}
+        for name in ("mtime", "ctime"):
+            stamps = [by_path.get(path, {}).get(name, 0) for _, path in entries]
+            fields[f"{name}_s"] = [stamp // 10**9 for stamp in stamps]
+            fields[f"{name}_ns"] = [stamp % 10**9 for stamp in stamps]
         fields["status"] = [
-            ReceiptStatus.DELETED if record["flags"] & FLAG_DELETED else ReceiptStatus.SAVED
-            for record, _ in entries
+            ReceiptStatus.DELETED
+            if record["flags"] & FLAG_DELETED
+            else ReceiptStatus.LINK
+            if previous["ino"] == record["ino"]
+            else ReceiptStatus.SAVED
+            for (previous, _), (record, _) in itertools.pairwise([(NO_ENTRY, b""), *entries])
         ]
-        self.acknowledge(len(entries), **(fields | {"read_ns": read_ns} | values))
+        deleted = np.array(fields["status"]) == ReceiptStatus.DELETED
+        fields["read_ns"] = np.where(deleted, 0, read_ns)
+        self.acknowledge(len(entries), **fields)
 
     def acknowledge(self, count, status=ReceiptStatus.SAVED, **values):
         """Send one RECEIPTS frame for the next count entries."""

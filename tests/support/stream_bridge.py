@@ -26,10 +26,11 @@ FLAG_MOUNT_POINT, FLAG_EXCLUDED = 0x10, 0x20
 VERSION = 2
 MAGIC = 0x31534246
 HEADER = struct.Struct("<IHHII")
-ENTRY = struct.Struct("<QQQIIIiII")
+ENTRY = struct.Struct("<QQQIIIiIIqq")
 RECEIPT = struct.Struct("<QQQQqqqIIIIIIIiIiQ16sq")
-ENTRIES_PER_FRAME_MAX = 16_384
+ENTRIES_PER_FRAME_MAX = 8_192
 PATHS_BYTES_MAX = 200_000
+I64_MAX = (1 << 63) - 1
 WAIT_S = 60.0
 POLL_S = 0.05
 
@@ -77,6 +78,8 @@ class Entry:
     nlink: int
     error: int = 0
     flags: int = 0
+    mtime_ns: int = 0  # 0: unknown
+    ctime_ns: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,13 +134,20 @@ class Limits:
     note: bytes = b""
 
 
+def entry_from(path: bytes, info: os.stat_result) -> Entry:
+    """Return the row of one name as a scan makes it."""
+    fields = (path, info.st_ino, info.st_size, info.st_mode, info.st_nlink)
+    times = (max(-I64_MAX - 1, min(I64_MAX, ns)) for ns in (info.st_mtime_ns, info.st_ctime_ns))
+    return Entry(*fields, 0, 0, *times)
+
+
 def entries_of_tree(root: Path) -> list[Entry]:
     """Return a row for every name below root and the root itself, in the order of a stream."""
     base = os.fsencode(root)
     plain, linked, directories = [], [], []
 
     def add(path: bytes, info: os.stat_result) -> None:
-        entry = Entry(path, info.st_ino, info.st_size, info.st_mode, info.st_nlink)
+        entry = entry_from(path, info)
         if stat.S_ISDIR(info.st_mode):
             directories.append(entry)
         elif info.st_nlink > 1:
@@ -179,7 +189,10 @@ def text(value: bytes) -> bytes:
 
 def entries_payload(first: int, entries: Sequence[Entry]) -> bytes:
     records = b"".join(
-        ENTRY.pack(first + i, e.ino, e.size, e.mode, e.nlink, len(e.path), e.error, e.flags, 0)
+        ENTRY.pack(
+            *(first + i, e.ino, e.size, e.mode, e.nlink, len(e.path), e.error, e.flags, 0),
+            *(e.mtime_ns, e.ctime_ns),
+        )
         for i, e in enumerate(entries)
     )
     paths = b"".join(e.path for e in entries)
@@ -411,9 +424,11 @@ class _Connection:
             directory = Entry(b"d", 2, 0, stat.S_IFDIR | 0o755, 2)
             yield frame(ENTRIES, entries_payload(self.sent, [directory, file]))
         elif way is Misbehaviour.OVER_WINDOW:
-            for at in range(0, 2 * self.bridge.limits.window, ENTRIES_PER_FRAME_MAX):
-                first = self.sent + at
-                yield frame(ENTRIES, entries_payload(first, [file] * ENTRIES_PER_FRAME_MAX))
+            end = self.sent + 2 * self.bridge.limits.window
+            while self.sent < end:
+                payload = entries_payload(self.sent, [file] * ENTRIES_PER_FRAME_MAX)
+                self.sent += ENTRIES_PER_FRAME_MAX
+                yield frame(ENTRIES, payload)
         elif way is Misbehaviour.GARBAGE:
             yield os.urandom(100_000)
         elif way is Misbehaviour.GIVE_UP:

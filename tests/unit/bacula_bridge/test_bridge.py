@@ -6,6 +6,7 @@ import socket
 import stat
 import struct
 import threading
+import time
 from dataclasses import replace
 
 import pytest
@@ -39,7 +40,8 @@ from tests.support.rows import directory, grouped, row
 
 ROLE = "walker:0"
 PAST = 1_700_000_000
-MTIME_S = 1_600_000_000
+STAMP = 1_600_000_000 * 10**9
+EVERYWHERE = "the whole tree is looked at: no change reader is set up (`forebay watch`)"
 READ_NS = (PAST - 10) * 10**9
 GOOD = CatalogEnd("T", 1, 1, 1.0, 2.0)
 
@@ -102,9 +104,10 @@ class Site:
             assert isinstance(accept, Accept), accept
             entries = list(client.entries())
             if entries:
-                client.acknowledge_saved(entries, READ_NS, mtime_s=MTIME_S, ctime_s=MTIME_S)
+                client.acknowledge_as_scanned(entries, rows, READ_NS)
             client.done()
             assert client.read()[0] is FrameType.DONE_ACK
+        self.join_streams()
         self.catalog.add(jobid, level, tdate=tdate)
         self.coordinator.job_ended(self.run, 0, jobid, f"job.{jobid}", GOOD)
         assert self.coordinator.end_run(self.run).state is RunState.COMPLETE
@@ -133,9 +136,12 @@ class Site:
 
     def wait_broken(self):
         """Wait for the bridge to have recorded the stream's end."""
+        self.join_streams()
+        return self.job()
+
+    def join_streams(self):
         for connection in list(self.bridge._connections.values()):
             connection.thread.join(20)
-        return self.job()
 
 
 @pytest.fixture
@@ -503,60 +509,191 @@ def test_words_for_the_job_log_are_cut_between_characters():
 # Incrementals
 
 
-def tree_rows(*changes, without=()):
-    """Return rows of a small tree as dictionaries; changes replace those of the same path."""
-    rows = {
-        values["path"]: values
-        for values in (
-            directory(b"", 1),
-            directory(b"d", 2),
-            row(b"d/same", 10, size=1),
-            row(b"d/changed", 11, size=1),
-            row(b"d/gone", 12, size=1),
-            row(b"link-a", 13, nlink=2),
-            row(b"link-b", 13, nlink=2),
-            *changes,
-        )
-        if values["path"] not in without
-    }
-    stamp = MTIME_S * 10**9
-    return [{"mtime": stamp, "ctime": stamp} | positive(values) for values in rows.values()]
+def old(path, ino, **others):
+    """Return a row that was as it is long before the first backup."""
+    make = directory if others.pop("is_directory", False) else row
+    return make(path, ino, **({"mtime": STAMP, "ctime": STAMP} | others))
 
 
-def positive(values):
-    return {name: value for name, value in values.items() if name not in STAMPS or value}
+def first_tree():
+    return [
+        old(b"", 1, is_directory=True),
+        old(b"d", 2, is_directory=True),
+        old(b"d/same", 10, size=1),
+        old(b"d/changed", 11, size=1),
+        old(b"d/gone", 12, size=1),
+        old(b"e", 3, is_directory=True),
+        old(b"link-a", 13, nlink=2),
+        old(b"link-b", 13, nlink=2),
+        old(b"stays-a", 14, nlink=2),
+        old(b"stays-b", 14, nlink=2),
+    ]
 
 
-STAMPS = ("mtime", "ctime")
+def second_tree():
+    """Return first_tree() after a write, a new name, two removed ones, a chmod, and an rmdir."""
+    now = {"ctime": STAMP + 1}
+    return [
+        old(b"", 1, is_directory=True, **now),
+        old(b"d", 2, is_directory=True, **now),
+        old(b"d/same", 10, size=1),
+        old(b"d/changed", 11, size=1, **now),
+        old(b"d/new", 20, **now),
+        old(b"link-a", 13, **now),
+        old(b"stays-a", 14, nlink=2, **now),
+        old(b"stays-b", 14, nlink=2, **now),
+    ]
 
 
-def names_of(entries):
-    """Return (path, was it deleted) of entries in the order of the stream."""
-    return [(path, bool(record["flags"] & FLAG_DELETED)) for record, path in entries]
+# As second_tree() must be sent after first_tree(): path and mark of deletion, class by class.
+SECOND_STREAM = [
+    {(b"d/changed", False), (b"d/new", False), (b"link-a", False)},
+    {(b"stays-a", False), (b"stays-b", False)},
+    {(b"d/gone", True), (b"e", True), (b"link-b", True)},
+    {(b"d", False)},
+    {(b"", False)},
+]
+SECOND_LENGTHS = [len(part) for part in SECOND_STREAM]
+
+
+def parts_of(entries, lengths):
+    """Cut entries into sets of (path, was it deleted) of these lengths."""
+    found = [(path, bool(record["flags"] & FLAG_DELETED)) for record, path in entries]
+    assert len(found) == sum(lengths), found
+    return [
+        set(found[sum(lengths[:k]) : sum(lengths[: k + 1])]) for k in range(len(lengths))
+    ]
 
 
 def test_an_incremental_gets_what_changed_and_says_on_which_jobs(site):
-    accept, entries = site.backup(tree_rows(), 7)
-    assert len(entries) == 7
-    assert accept.note == ""
-    rows = tree_rows(
-        row(b"d/changed", 11, size=2, ctime=MTIME_S * 10**9 + 1),
-        row(b"d/new", 20),
-        without=(b"d/gone", b"link-b"),
-    )
-    accept, entries = site.backup(rows, 8, "I", PAST + 1, previous_job="job.7")
-    why = "the whole tree is looked at: no change reader is set up (`forebay watch`)"
-    assert accept.note == f"incremental on JobId 7; {why}"
-    changed = [(b"d/changed", False), (b"d/new", False)]
-    deleted = [(b"d/gone", True), (b"link-b", True)]
-    found = names_of(entries)
-    assert sorted(found[:2]) == changed
-    assert sorted(found[-2:]) == deleted
-    # The name that stays of the inode is sent whole: its ctime and nlink are as they were here.
-    assert len(found) in (4, 5)
-    accept, entries = site.backup(rows, 9, "I", PAST + 2, previous_job="job.8")
-    assert accept.note == f"incremental on JobId 7, 8; {why}"
+    accept, entries = site.backup(first_tree(), 7)
+    assert (len(entries), accept.note) == (10, "")
+    accept, entries = site.backup(second_tree(), 8, "I", PAST + 1, previous_job="job.7")
+    assert accept.note == f"incremental on JobId 7; {EVERYWHERE}"
+    assert parts_of(entries, SECOND_LENGTHS) == SECOND_STREAM
+    modes = {path: int(record["mode"]) for record, path in entries}
+    assert stat.S_ISDIR(modes[b"e"])
+    assert stat.S_ISREG(modes[b"d/gone"])
+    receipts = {
+        values["path"]: values
+        for batch in read_receipts(site.state.receipts(site.run), site.job().receipts)
+        for values in batch.to_pylist()
+    }
+    assert receipts[b"d/changed"]["read_ns"] == READ_NS
+    assert receipts[b"e"]["status"] == ReceiptStatus.DELETED
+    assert site.job().chain == (7,)
+
+
+def test_a_further_incremental_builds_on_all_and_a_differential_on_the_full(site):
+    site.backup(first_tree(), 7)
+    site.backup(second_tree(), 8, "I", PAST + 1, previous_job="job.7")
+    accept, entries = site.backup(second_tree(), 9, "I", PAST + 2, previous_job="job.8")
+    assert accept.note == f"incremental on JobId 7, 8; {EVERYWHERE}"
     assert entries == []
-    accept, entries = site.backup(rows, 10, "D", PAST + 3, previous_job="job.7")
-    assert accept.note.startswith("differential on JobId 7; ")
-    assert sorted(names_of(entries)) == sorted(found)
+    accept, entries = site.backup(second_tree(), 10, "D", PAST + 3, previous_job="job.7")
+    assert accept.note == f"differential on JobId 7; {EVERYWHERE}"
+    assert parts_of(entries, SECOND_LENGTHS) == SECOND_STREAM
+
+
+def test_a_base_that_the_catalog_does_not_have_as_its_newest_good_job_is_refused(site):
+    site.backup(first_tree(), 7)
+    site.backup(second_tree(), 8, "I", PAST + 1, previous_job="job.7")
+    site.open_run("incremental")
+    assert refusal(site, jobid=9, level="I", previous_job="job.7") == (
+        "the Director builds on job job.7, but the catalog's newest good one is job.8 (JobId 8):"
+        " was the clock set back?; run the job with level=Full"
+    )
+    assert "builds on job (none)" in refusal(site, jobid=9, level="I")
+    site.catalog.rows[1] = replace(site.catalog.rows[1], status="f")
+    site.catalog.rows[0] = replace(site.catalog.rows[0], purged=True)
+    assert refusal(site, jobid=9, level="I", previous_job="job.7") == (
+        "the files of JobId 7 were purged from the catalog; run the job with level=Full"
+    )
+    site.catalog.rows.clear()
+    assert refusal(site, jobid=9, level="I", previous_job="job.7") == (
+        "the catalog has no good Full of this job to build on; run the job with level=Full"
+    )
+    assert site.coordinator.status(site.run).jobs == (), "a refused job has its shard"
+
+
+def test_the_run_is_a_full_when_the_catalog_cannot_give_a_base(site):
+    site.backup(first_tree(), 7)
+    site.catalog.rows[0] = replace(site.catalog.rows[0], purged=True)
+    run = site.coordinator.open_run("d", "incremental")
+    assert (run.level, run.note) == (
+        "full",
+        "it is a full backup instead of an incremental: the files of JobId 7 were purged from the"
+        " catalog",
+    )
+
+
+def test_a_base_that_the_ledger_does_not_know_is_known_by_its_names_alone(site):
+    """The run began on a base that was known: then the Director ran another Full by itself."""
+    site.backup(first_tree(), 7)
+    site.open_run("incremental")
+    site.catalog.add(8, tdate=PAST + 1)
+    saved = [b"", b"d/", b"d/same", b"d/gone", b"e/", b"e/below"]
+    site.catalog.names[8] = {b"/data/" + path: at for at, path in enumerate(saved, 1)}
+    site.catalog.names[8][b"/data/deleted-then"] = -7
+    site.catalog.names[8][b"/elsewhere/file"] = 8
+    site.commit(second_tree())
+    with site.client() as client:
+        accept = client.hello(jobid=9, level="I", previous_job="job.8")
+        assert accept.note == (
+            f"incremental on JobId 8; {EVERYWHERE}; JobId 8 is not in the run ledger: its names"
+            " come from the catalog, and all that it saved is sent again"
+        )
+        entries = list(client.entries())
+    assert parts_of(entries, [4, 2, 3, 1, 1]) == [
+        {(path, False) for path in (b"d/same", b"d/changed", b"d/new", b"link-a")},
+        {(b"stays-a", False), (b"stays-b", False)},
+        {(b"d/gone", True), (b"e", True), (b"e/below", True)},
+        {(b"d", False)},
+        {(b"", False)},
+    ]
+    # The catalog's names have no type, and the plugin refuses an entry without one.
+    for record, path in entries:
+        expected = stat.S_IFDIR if path in (b"", b"d", b"e") else stat.S_IFREG
+        assert stat.S_IFMT(int(record["mode"])) == expected, path
+
+
+def test_a_base_of_another_number_of_shards_is_refused_by_that_name(site):
+    site.backup(first_tree(), 7)
+    site.coordinator.define_dataset("d", "posix", b"/data", 2)
+    run = site.coordinator.open_run("d", "incremental")
+    assert run.level == "full"
+    assert "the number of shards was 1 when JobId 7 ran and is 2 now" in run.note
+    answer = refusal(site, jobid=9, level="I", shards=2, previous_job="job.7")
+    assert answer == (
+        "the number of shards was 1 when JobId 7 ran and is 2 now; run the job with level=Full"
+    )
+
+
+@pytest.mark.parametrize("level", ["I", "D", "F"])
+def test_a_clock_behind_the_base_is_refused(site, level):
+    """A restore would take the older job for the newer one."""
+    site.backup(first_tree(), 7, tdate=int(time.time()) + 3600)
+    site.open_run("incremental")
+    answer = refusal(site, jobid=9, level=level, previous_job="job.7")
+    assert "but JobId 7 ended at" in answer
+    assert "set the clock right" in answer
+
+
+def test_a_full_of_a_full_run_does_not_mind_the_clock(site):
+    site.backup(first_tree(), 7, tdate=int(time.time()) + 3600)
+    _, entries = site.backup(second_tree(), 8)
+    assert len(entries) == len(second_tree())
+
+
+def test_damaged_receipts_of_a_base_are_said_and_everything_goes_again(site):
+    site.backup(first_tree(), 7)
+    receipts = site.state.receipts(site.run)
+    path = receipts / site.job().receipts.name
+    path.write_bytes(path.read_bytes()[:-1])
+    for layer in receipts.glob("*.layer*"):  # it was made when the stream ended
+        layer.unlink()
+    site.catalog.names[7] = {b"/data/gone-by-catalog": 1}
+    accept, entries = site.backup(second_tree(), 8, "I", PAST + 1, previous_job="job.7")
+    assert "all that it saved is sent again" in accept.note
+    assert (b"gone-by-catalog", True) in set().union(*parts_of(entries, [len(entries)]))
+    assert len(entries) == len(second_tree()) + 1
