@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from bacula_bridge.bases import BaseFinder, Bases
 from bacula_bridge.catalog import Catalog, JobRow
 from bacula_bridge.chain import FULL, LEVELS
+from bacula_bridge.errors import CatalogUnavailable
 from bacula_bridge.protocol import Accept, Hello
 from bacula_bridge.scoping import FULL_LEVEL, Scoping
 from bacula_bridge.source import Joined, JoinRefused, Scope, SegmentPage
@@ -104,7 +105,10 @@ class Coordinator:
             return True
         if job.state is not JobState.STREAMED:
             return False
-        row = self._catalog.job(job.jobid)
+        try:
+            row = self._catalog.job(job.jobid)
+        except CatalogUnavailable:  # a Bacula that is set up anew has none yet
+            return False
         if row is None or row.unique_name != job.job or not row.ended:
             return False  # it may be about to end: the next start looks again
         self._jobs.ended(run.number, job.shard, job.jobid, job.job, catalog_end(row))

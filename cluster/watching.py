@@ -21,6 +21,7 @@ from types import FrameType
 from typing import Any
 
 from bacula_bridge.render import check_dataset_name
+from cluster.output import plural
 from cluster.settings import Settings
 from filesystems.detect import detect
 from filesystems.fanotify.asking import ask
@@ -113,8 +114,8 @@ def watch(settings: Settings, request: WatchRequest, say: Callable[[str], None])
     with _end_signals() as stop, Reader(request.dataset, os.fsencode(request.root), folder) as it:
         if it.unseen:
             say(
-                f"cannot look into {len(it.unseen)} processes: what they write through mappings or"
-                " native AIO is seen when they close the file"
+                f"cannot look into {plural(len(it.unseen), 'process', 'processes')}: what they"
+                " write through mappings or native AIO is seen when they close the file"
             )
         say(f"watching {request.root} as {request.dataset}")
         it.run(stop)

@@ -49,9 +49,9 @@ class Reader:
         self._batch = Batch()
         self._stopping = False
         with ExitStack() as stack:
-            stack.callback(os.close, take_lock(folder, dataset))
             self._queue = self._watch()
             stack.callback(os.close, self._queue)
+            stack.callback(os.close, take_lock(folder, dataset))
             with Tree(root) as tree:
                 self._identity = self._identify(tree)
                 self._device = device_of(tree.descriptor)

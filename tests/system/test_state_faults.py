@@ -17,6 +17,8 @@ from tests.system.test_faults import held_scan, small_tree
 
 pytestmark = pytest.mark.bacula
 
+FILES = 60_000  # a few leases
+
 
 @pytest.fixture
 def site(tmp_path):
@@ -79,7 +81,9 @@ def test_a_state_directory_that_vanishes_fails_the_run(bare, tmp_path):
     bare.backup(tree, "--name", "gone", "--shards", "4")
     (tree / "d1" / "f1").unlink()
     with held_scan(bare, tree, "gone") as (command, _, _walker):
-        shutil.rmtree(Settings(bare.home).state.base)
+        state = Settings(bare.home).state.base
+        state.rename(tmp_path / "moved")  # or what is still written there is in the way
+        shutil.rmtree(tmp_path / "moved")
     out, err = command.communicate(timeout=200)
     assert command.returncode == 1, (out, err)
     good = bare.backup(tree, "--name", "gone")
@@ -94,17 +98,27 @@ def segments_of(installation, run):
         ledger.close()
 
 
+def walk_on(installation, command, run, walker):
+    """Let a held walker go on until it has committed something; return the run's segments."""
+    os.kill(walker, signal.SIGCONT)
+    try:
+        installation.wait(lambda: segments_of(installation, run) or command.poll() is not None)
+    finally:
+        os.kill(walker, signal.SIGSTOP)
+    return segments_of(installation, run)
+
+
 def test_a_killed_scan_goes_on_where_it_was(installation, tmp_path):
     tree = tmp_path / "tree"
-    make_flat(tree, 30_000, 10)
-    with held_scan(installation, tree, "killed") as (command, run, _walker):
-        installation.wait(lambda: segments_of(installation, run) or command.poll() is not None)
-        before = segments_of(installation, run)
+    make_flat(tree, FILES, 10)
+    with held_scan(installation, tree, "killed") as (command, run, walker):
+        before = walk_on(installation, command, run, walker)
+        assert 0 < sum(info.rows for info in before) < FILES
         command.send_signal(signal.SIGKILL)
     command.communicate(timeout=60)
     done = installation.run("backup", "--resume", run, "--json", "-q")
     assert (done.code, done.json["state"]) == (0, "complete"), done
     after = segments_of(installation, run)
     assert after[: len(before)] == before
-    assert sum(info.rows for info in after) == 30_001  # nothing was listed twice
+    assert sum(info.rows for info in after) == FILES + 1  # nothing was listed twice
     check_restore(installation, run, tree, tmp_path / "to")

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import pytest
 
-from bacula_bridge import server
+from bacula_bridge import coordinator, server
 from bacula_bridge.catalog import FileRow, JobRow
 from bacula_bridge.coordinator import Coordinator
 from bacula_bridge.protocol import (
@@ -560,9 +560,7 @@ def parts_of(entries, lengths):
     """Cut entries into sets of (path, was it deleted) of these lengths."""
     found = [(path, bool(record["flags"] & FLAG_DELETED)) for record, path in entries]
     assert len(found) == sum(lengths), found
-    return [
-        set(found[sum(lengths[:k]) : sum(lengths[: k + 1])]) for k in range(len(lengths))
-    ]
+    return [set(found[sum(lengths[:k]) : sum(lengths[: k + 1])]) for k in range(len(lengths))]
 
 
 def test_an_incremental_gets_what_changed_and_says_on_which_jobs(site):
@@ -679,7 +677,8 @@ def test_a_clock_behind_the_base_is_refused(site, level):
     assert "set the clock right" in answer
 
 
-def test_a_full_of_a_full_run_does_not_mind_the_clock(site):
+def test_a_full_of_a_full_run_does_not_mind_the_clock(site, monkeypatch):
+    monkeypatch.setattr(coordinator, "CLOCK_STEP_MAX_S", 0.01)
     site.backup(first_tree(), 7, tdate=int(time.time()) + 3600)
     _, entries = site.backup(second_tree(), 8)
     assert len(entries) == len(second_tree())
