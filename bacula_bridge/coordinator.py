@@ -195,6 +195,8 @@ class Coordinator:
             reason = why if reason is None else f"{why} ({reason})"
         self._ledger.end_run(number, state, reason, merkle)
         self._remove_leftovers(number)
+        if merkle is not None:
+            self._scoping.forget(run)
         ended = self._ledger.run(number)
         assert ended is not None
         return ended

@@ -11,6 +11,7 @@ removed name moves the ctime of the others, and no event names those).
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
@@ -22,6 +23,7 @@ from bacula_bridge.catalog import JobRow
 from bacula_bridge.chain import FULL
 from bacula_bridge.protocol import Hello
 from shards.changes import ChangeSet, ChangeSource, Gap, Position
+from shards.errors import ForebayError
 from shards.keys import key_path, name_key
 from shards.ledger import Beginning, Dataset, Ledger, Run
 from shards.receipts import ReceiptsDamaged
@@ -111,6 +113,25 @@ class Scoping:
             if run.position.sequence < oldest.sequence:
                 oldest = run.position
         return oldest
+
+    def forget(self, ended: Run) -> None:
+        """Let the change source drop what is older than all that later runs may build on."""
+        dataset = self._ledger.dataset(ended.dataset)
+        assert dataset is not None
+        source = self._change_source(dataset)
+        if source is None or ended.position is None:
+            return
+        needed = [
+            run.position
+            for chain in self._finder.chains(dataset.name, dataset.shards)
+            for row in chain
+            if (run := self._finder.run_of(row)) is not None
+            and run.position is not None
+            and _is_same_reader(run.position, ended.position)
+        ]
+        if needed:
+            with contextlib.suppress(ForebayError):  # the next run says what is wrong with it
+                source.forget(min(needed, key=lambda position: position.sequence))
 
     def check(self, run: Run, hello: Hello, found: Bases) -> Run:
         """Let the run look everywhere if this job needs more than was foreseen."""

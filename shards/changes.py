@@ -53,3 +53,6 @@ class ChangeSource(Protocol):
 
     def changes(self, since: Position) -> ChangeSet:
         """Return where to look for everything that was done after a position."""
+
+    def forget(self, before: Position) -> None:
+        """Let the source drop what no position from this one on needs."""
