@@ -42,7 +42,7 @@ from shards.order import stream_rows
 from shards.plan import Manifest
 from shards.receipts import ReceiptsWriter
 from shards.segment import SegmentInfo, SegmentStore
-from shards.state import StateDirectory
+from shards.state import StateDirectory, StateDirectoryError
 from shards.view import ChainLink
 
 SOCKET_PATH_BYTES_MAX = 107  # sun_path, unix(7), less its NUL
@@ -244,7 +244,13 @@ class Connection:
         accept, hello = self._joined.accept, self._hello
         place = (accept.run, hello.shard, hello.jobid)
         receiver = threading.Thread(target=self._receive, name="stream-receive", daemon=True)
-        writer = ReceiptsWriter(self._state.receipts(accept.run), hello.shard, hello.jobid)
+        try:
+            writer = ReceiptsWriter(self._state.receipts(accept.run), hello.shard, hello.jobid)
+        except OSError as error:
+            refusal = StateDirectoryError(str(self._state.base), error.strerror)
+            self._peer.sendall(encode_reason(FrameType.REFUSE, str(refusal)))
+            self._tell_broken(str(refusal))
+            return
         try:
             with self._changed:
                 self._stream, self._writer = StreamState(accept.window), writer
@@ -263,14 +269,21 @@ class Connection:
         except (OSError, ForebayError) as error:
             reason = str(error)
             self._abort(reason)
-            # A note for the run's report; what counts is the catalog, so its loss is harmless.
-            with contextlib.suppress(ForebayError):
-                self._source.broken(*place, reason)
+            self._tell_broken(reason)
         finally:
             writer.abandon()
             self.shut()
             if receiver.ident is not None:
                 receiver.join()
+
+    def _tell_broken(self, reason: str) -> None:
+        """Leave a note for the run's report; what counts is the catalog, so its loss is harmless."""
+        assert self._joined is not None
+        assert self._hello is not None
+        with contextlib.suppress(ForebayError):
+            self._source.broken(
+                self._joined.accept.run, self._hello.shard, self._hello.jobid, reason
+            )
 
     # Sending
 

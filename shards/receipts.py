@@ -7,6 +7,7 @@ Does not cover: the record on the wire (bacula_bridge), views over chains of job
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 from collections.abc import Iterator
@@ -87,7 +88,8 @@ class ReceiptsWriter:
 
     def abandon(self) -> None:
         """Drop what was collected; harmless after commit()."""
-        self._stream.close()
+        with contextlib.suppress(OSError):  # what a full disk did not take is dropped as well
+            self._stream.close()
         self._partial.unlink(missing_ok=True)
 
 
