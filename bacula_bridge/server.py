@@ -277,7 +277,7 @@ class Connection:
                 receiver.join()
 
     def _tell_broken(self, reason: str) -> None:
-        """Leave a note for the run's report; what counts is the catalog, so its loss is harmless."""
+        """Leave a note for the report; what counts is the catalog, so its loss is harmless."""
         assert self._joined is not None
         assert self._hello is not None
         with contextlib.suppress(ForebayError):
