@@ -269,7 +269,7 @@ def _sparse_is_same(descriptor: int, row: _Row) -> bool | None:
     if total == row.sent:
         return exact.digest() == row.digest
     padded.update(b"\0")
-    return True if rest_is_zero and padded.digest() == row.digest else None
+    return rest_is_zero if padded.digest() == row.digest else None
 
 
 def _extents(descriptor: int, size: int) -> Iterator[tuple[int, int]]:

@@ -93,7 +93,7 @@ def winners(views: Sequence[pa.RecordBatch]) -> list[Mask]:
     """Tell for each row of views of the same names whether a restore takes it.
 
     Of a name Bacula takes the entry of the job that ended last; in the same second a live one
-    before a deleted one, and of live ones the larger FileIndex.
+    before a deleted one, whose FileIndex is 0 here, and of live ones the larger FileIndex.
     """
     whole = pa.concat_batches(views)
     ends = np.cumsum([view.num_rows for view in views])
@@ -104,7 +104,6 @@ def winners(views: Sequence[pa.RecordBatch]) -> list[Mask]:
         (
             whole.column("jobid").to_numpy()[heard],
             whole.column("file_index").to_numpy()[heard],
-            is_live[heard],
             whole.column("tdate").to_numpy()[heard],
             names,
         )

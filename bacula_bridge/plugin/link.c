@@ -233,14 +233,13 @@ static enum fb_link_verdict converse(struct fb_link *link, uint8_t *buffer, char
   return FB_LINK_FINISHED;
 }
 
-/* One try, without waiting: the reason is in the job log in any case. */
+/* One try, without waiting: the reason is in the job log in any case.  What was to be
+ * sent goes first, for a reason cannot stand in the middle of a frame. */
 static void tell_abort(struct fb_link *link, const char *reason) {
   uint8_t frame[FB_ABORT_FRAME_BYTES_MAX];
   size_t size = fb_abort_encode(frame, reason);
-  pthread_mutex_lock(&link->lock);
-  bool between_frames = link->out_start == link->out_end;
-  pthread_mutex_unlock(&link->lock);
-  if (between_frames && send(link->socket_fd, frame, size, MSG_NOSIGNAL | MSG_DONTWAIT) < 0)
+  if (send_some(link) && !link->send_broken &&
+      send(link->socket_fd, frame, size, MSG_NOSIGNAL | MSG_DONTWAIT) < 0)
     return;
 }
 

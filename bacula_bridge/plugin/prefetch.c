@@ -79,11 +79,14 @@ static void fail_with(struct fb_prefetch *item, int error) {
     item->retry = FB_RETRY_DESCRIPTOR;
 }
 
-static int open_entry(const struct fb_entry *e, int root_fd, bool name_only) {
+/* *keeps_atime: reading leaves the file's atime alone. */
+static int open_entry(const struct fb_entry *e, int root_fd, bool name_only, bool *keeps_atime) {
+  *keeps_atime = false;
   if (name_only || (!S_ISREG(e->mode) && !S_ISDIR(e->mode)))
     return fb_open_beneath(root_fd, e->path, e->path_len, O_PATH, 0);
   const int flags = O_RDONLY | O_NONBLOCK;
   int fd = fb_open_beneath(root_fd, e->path, e->path_len, flags | O_NOATIME, 0);
+  *keeps_atime = fd >= 0;
   if (fd == -EPERM) /* O_NOATIME is for the owner and root */
     fd = fb_open_beneath(root_fd, e->path, e->path_len, flags, 0);
   if (fd == -EACCES && S_ISDIR(e->mode)) /* its attributes need no right to read it */
@@ -280,7 +283,8 @@ static bool is_at(const struct statx_timestamp *t, int64_t ns) {
 /* A small file that nobody has touched since the scan takes one look, after it was
  * read: what has the scan's size, mtime and ctime then had them all the while.
  * (A change within the clock's granularity shows nowhere; read_ns keeps it due.)
- * False: nothing is held, and it is to be read with a look before as well. */
+ * What is read before it is known to be that file goes nowhere, and pread takes nothing
+ * out of what stands in its place: it fails for FIFOs, terminals and tapes.  False: nothing is held, and it is to be read with a look before as well. */
 static bool fill_untouched(struct fb_prefetch *item, const struct fb_prefetch_source *source,
                            int fd) {
   const struct fb_entry *e = &item->entry;
@@ -349,7 +353,8 @@ void fb_prefetch_fill(struct fb_prefetch *item, const struct fb_prefetch_source 
   item->error = 0;
   item->retry = FB_RETRY_NONE;
   item->needs_data = name_only;
-  int fd = open_entry(e, source->root_fd, name_only);
+  bool keeps_atime;
+  int fd = open_entry(e, source->root_fd, name_only, &keeps_atime);
   if (fd == -EAGAIN && S_ISREG(e->mode)) {
     fail_leased(item, source);
     return;
@@ -358,7 +363,8 @@ void fb_prefetch_fill(struct fb_prefetch *item, const struct fb_prefetch_source 
     fail_with(item, -fd);
     return;
   }
-  if (name_only || !fill_untouched(item, source, fd))
+  /* A read that moves the atime comes after the look at it. */
+  if (!keeps_atime || !fill_untouched(item, source, fd))
     fill_from_now(item, source, fd, name_only);
   if (item->fd != fd)
     close(fd);

@@ -29,7 +29,7 @@ from shards.changes import Gap
 
 LOG_NAME, LOCK_NAME = "log.sqlite", "lock"
 LOG_VERSION = 1
-# About ten million places. Past that a scan is cheaper: the log begins anew.
+# About thirty million places. Past that a scan is cheaper: the log begins anew.
 LOG_BYTES_MAX = 2 << 30
 BUSY_TIMEOUT_S = 30.0
 

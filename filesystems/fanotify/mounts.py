@@ -6,17 +6,18 @@ Does not cover: events of mounts; a mount changes no inode, but it hides what is
 
 from __future__ import annotations
 
+import os
 import re
-from pathlib import Path
 
 from filesystems.fanotify.tree import relative
 
+_READ_BYTES = 64 << 10
 _OCTAL = re.compile(rb"\\([0-7]{3})")
 
 
-def mount_devices() -> dict[int, bytes]:
-    """Return "major:minor" of the filesystem of each mount, by the mount's number."""
-    return {int(fields[0]): fields[2] for fields in _mounts()}
+def mount_devices(process: str = "self") -> dict[int, bytes]:
+    """Return "major:minor" of the filesystem of each mount that a process sees, by number."""
+    return {int(fields[0]): fields[2] for fields in _mounts(process)}
 
 
 def device_of(descriptor: int) -> bytes:
@@ -24,14 +25,14 @@ def device_of(descriptor: int) -> bytes:
 
     Not st_dev, which differs between the subvolumes of one btrfs.
     """
-    information = Path(f"/proc/self/fdinfo/{descriptor}").read_bytes()
-    return mount_devices().get(int(field(information, b"mnt_id:")), b"")
+    information = read_proc(f"/proc/self/fdinfo/{descriptor}")
+    return mount_devices().get(int(proc_field(information, b"mnt_id:")), b"")
 
 
 def is_whole_filesystem(descriptor: int, path: bytes) -> bool:
     """Tell whether a directory is the root of its filesystem, so that nothing is outside."""
-    information = Path(f"/proc/self/fdinfo/{descriptor}").read_bytes()
-    mount = field(information, b"mnt_id:")
+    information = read_proc(f"/proc/self/fdinfo/{descriptor}")
+    mount = proc_field(information, b"mnt_id:")
     return any(
         fields[0] == mount and fields[3] == b"/" and _unescape(fields[4]) == path
         for fields in _mounts()
@@ -44,7 +45,7 @@ def mounts_below(root_path: bytes) -> frozenset[bytes]:
     return frozenset(path for path in paths if path)
 
 
-def field(text: bytes, key: bytes) -> bytes:
+def proc_field(text: bytes, key: bytes) -> bytes:
     """Return a field of a /proc file of "key: value" lines; b"" if it is not there."""
     for line in text.splitlines():
         if line.startswith(key):
@@ -52,9 +53,21 @@ def field(text: bytes, key: bytes) -> bytes:
     return b""
 
 
-def _mounts() -> list[list[bytes]]:
+def read_proc(path: str) -> bytes:
+    """Return a whole file of /proc, in as few calls as can be."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        parts = []
+        while part := os.read(descriptor, _READ_BYTES):
+            parts.append(part)
+        return b"".join(parts)
+    finally:
+        os.close(descriptor)
+
+
+def _mounts(process: str = "self") -> list[list[bytes]]:
     # ID parent major:minor root point options [optional ...] - type source options
-    return [line.split() for line in Path("/proc/self/mountinfo").read_bytes().splitlines()]
+    return [line.split() for line in read_proc(f"/proc/{process}/mountinfo").splitlines()]
 
 
 def _unescape(text: bytes) -> bytes:

@@ -17,8 +17,10 @@ from filesystems.errors import for_root
 from filesystems.fanotify.libc import handle_at, open_handle
 from shards.changes import Gap
 
-# Levels of a path that is too long for /proc to tell, taken one by one.
+# Levels of a path that is too long for /proc to tell, taken one by one; and how often that is
+# begun again because something on the way was moved.
 DEPTH_MAX = 1 << 16
+CLIMBS_MAX = 16
 _GONE = frozenset({errno.ESTALE, errno.ENOENT})
 
 
@@ -64,7 +66,10 @@ class Tree:
 
     def path(self) -> bytes:
         """Return where the root is now."""
-        return _path(self.descriptor)
+        path = _path(self.descriptor)
+        if path is None:
+            raise Gap(f"{os.fsdecode(self.root)} was removed")
+        return path
 
     @contextmanager
     def directory(self, handle: bytes, root_path: bytes) -> Iterator[OpenDirectory | None]:
@@ -81,7 +86,8 @@ class Tree:
             yield None
             return
         try:
-            yield OpenDirectory(descriptor, relative(_path(descriptor), root_path))
+            path = _path(descriptor)
+            yield None if path is None else OpenDirectory(descriptor, relative(path, root_path))
         finally:
             os.close(descriptor)
 
@@ -116,22 +122,44 @@ def leads_to(directory: int, name: bytes) -> bytes | None:
         return None
 
 
-def _path(descriptor: int) -> bytes:
+class _Moved(Exception):
+    """A directory is not where it was a moment ago."""
+
+
+def _path(descriptor: int) -> bytes | None:
     """Return the path of an open directory, as the kernel has it at this moment.
 
-    /proc has room for one page. What is deeper is climbed: "..", and the name that has this inode
-    there, until the rest fits.
+    /proc has room for one page. What is deeper is climbed; None if it was removed meanwhile.
     """
+    if (path := _told(descriptor)) is not None:
+        return path
+    for _ in range(CLIMBS_MAX):
+        try:
+            return _climb(descriptor)
+        except _Moved:
+            if os.fstat(descriptor).st_nlink == 0:
+                return None
+    raise Gap("a directory with a path of more than 4,096 bytes moves all the time")
+
+
+def _told(descriptor: int) -> bytes | None:
+    """Return what /proc tells; None if that is too long for it."""
+    try:
+        return os.readlink(b"/proc/self/fd/%d" % descriptor)
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        return None
+
+
+def _climb(descriptor: int) -> bytes:
+    """Go up by "..", and the name that has this inode there, until the rest fits."""
     names: list[bytes] = []
     current = os.dup(descriptor)
     try:
         while len(names) < DEPTH_MAX:
-            try:
-                above = os.readlink(b"/proc/self/fd/%d" % current)
-                return b"/".join([above.removesuffix(b"/") if names else above, *reversed(names)])
-            except OSError as error:
-                if error.errno != errno.ENAMETOOLONG:
-                    raise
+            if (above := _told(current)) is not None:
+                return b"/".join([above.removesuffix(b"/"), *reversed(names)]) or b"/"
             parent = os.open("..", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=current)
             inode = os.fstat(current).st_ino
             os.close(current)
@@ -147,4 +175,4 @@ def _name_of(parent: int, inode: int) -> bytes:
         for entry in entries:
             if entry.inode() == inode:
                 return os.fsencode(entry.name)
-    raise Gap("a directory with a path of more than 4,096 bytes was moved while it was looked for")
+    raise _Moved

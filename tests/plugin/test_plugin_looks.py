@@ -6,6 +6,9 @@ Does not cover: the rest of what is sent of a file (test_plugin_backup.py, test_
 """
 
 import os
+import shutil
+import stat
+import subprocess
 import time
 
 import pytest
@@ -17,10 +20,11 @@ from tests.plugin.backup_support import (
     back_up,
     check_saved,
     entry_of,
+    finish,
     statuses,
     write,
 )
-from tests.support.stream_bridge import CHANGED, REPLACED, SAVED
+from tests.support.stream_bridge import CHANGED, REPLACED, SAVED, StreamBridge
 
 FILES = 50
 UNKNOWN = {"mtime_ns": 0, "ctime_ns": 0}
@@ -111,6 +115,43 @@ def test_holes_are_found_though_the_file_is_as_scanned(backup_harness, out, root
     (dump,), (stream,) = back_up(backup_harness, out, root, [entries])
     check_saved(root, entries, dump, stream)
     assert dump.files[0].flags == FO_OFFSETS
+
+
+@pytest.mark.parametrize("known", PATHS)
+def test_the_atime_of_before_the_read_is_saved_where_reading_moves_it(
+    backup_harness, out, root, known
+):
+    """A daemon that is neither the owner nor may act as such cannot read without that."""
+    if os.geteuid() != 0 or shutil.which("setpriv") is None:
+        pytest.skip("needs root and setpriv")
+    write(root / "file", 100)
+    os.chown(root / "file", 1000, 1000)
+    os.utime(root / "file", ns=(10**18, 2 * 10**18))  # so old that relatime moves it
+    entries = [entry_of(root, "file", **known)]
+    with StreamBridge(out / "socket", root, [entries]) as bridge:
+        command = ["setpriv", "--bounding-set=-fowner", backup_harness]
+        process = subprocess.Popen(
+            [*command, f"out={out}", f"socket={out}/socket"], stderr=subprocess.PIPE, text=True
+        )
+        result = finish(process, out, 1)
+        (receipt,) = bridge.stream(0).receipts
+    assert (result.returncode, result.stderr, receipt.status) == (0, "", SAVED)
+    assert (receipt.atime_s, receipt.atime_ns) == (10**9, 0)
+    assert os.stat(root / "file").st_atime_ns > 10**18, "reading does not move the atime here"
+
+
+@pytest.mark.parametrize("kind", [stat.S_IFIFO, stat.S_IFCHR], ids=["fifo", "device"])
+def test_what_is_no_file_any_more_is_not_sent(backup_harness, out, root, kind):
+    if kind == stat.S_IFCHR and os.geteuid() != 0:
+        pytest.skip("making a device needs root")
+    write(root / "file", 100)
+    entry = entry_of(root, "file")
+    (root / "file").rename(root / "kept")
+    os.mknod(root / "file", kind | 0o600, os.makedev(1, 5))  # /dev/zero
+    if kind == stat.S_IFCHR and os.statvfs(root).f_flag & os.ST_NODEV:
+        pytest.skip("devices cannot be opened on this filesystem")
+    (dump,), (stream,) = back_up(backup_harness, out, root, [[entry]])
+    assert (statuses(stream), dump.files) == ([REPLACED], [])
 
 
 @pytest.mark.parametrize("known", PATHS)

@@ -137,6 +137,8 @@ class History:
     def _walk(self, base: bytes) -> tuple[list[bytes], list[bytes]]:
         directories, others = [base], []
         for folder, below, names in os.walk(base):
+            below.sort()  # the order of a listing is not the same everywhere
+            names.sort()
             for name in below:
                 path = os.path.join(folder, name)
                 (others if os.path.islink(path) else directories).append(path)
@@ -170,11 +172,14 @@ class History:
 
     # How.
 
-    def create(self) -> None:
+    def _write(self, path: bytes) -> None:
         # A pipe may have the name: without O_NONBLOCK that would wait for a reader.
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NONBLOCK | os.O_CLOEXEC
-        with open(os.open(self._new(), flags, 0o644), "wb") as stream:
+        with open(os.open(path, flags, 0o644), "wb") as stream:
             stream.write(self._data())
+
+    def create(self) -> None:
+        self._write(self._new())
 
     def append(self) -> None:
         with open(self._file(), "ab") as stream:
@@ -260,8 +265,7 @@ class History:
         path = self._new()
         os.makedirs(path + b"/n1/n2")
         for name in (b"/n3", b"/n1/n3", b"/n1/n2/n3"):
-            with open(path + name, "wb") as stream:
-                stream.write(self._data())
+            self._write(path + name)
         os.rename(path + b"/n1", self._new())
 
     def move_in(self) -> None:

@@ -96,6 +96,12 @@ def test_a_catalog_that_knows_nothing_or_cannot_be_read_is_not_believed(world):
         planned(world)
 
 
+def test_runs_without_any_job_are_no_sign_of_another_catalog(world):
+    world.run("full", {}, state=RunState.FAILED)
+    world.run("full", {}, state=RunState.FAILED)
+    assert [item.reason for item in planned(world).items] == ["no job of it ever began"]
+
+
 def test_a_run_folder_that_the_ledger_does_not_know_is_left_alone_and_named(world):
     world.run("full", {0: (1, (), SAVED)})
     world.state.make_run(99)

@@ -103,6 +103,12 @@ def test_a_sparse_file_is_compared_by_its_extents(checked, tmp_path, size, exten
     assert counts.sparse == 0
 
 
+def test_what_stands_in_the_hole_at_the_end_of_a_sparse_file_is_zero(checked, tmp_path):
+    data = os.urandom(BLOCK)
+    write(tmp_path / "f", 3 * BLOCK, (0, data), (3 * BLOCK - 9, b"not zero"))
+    assert "content" in checked(b"f", sent=[data, b"\0"], size=3 * BLOCK)[0][0]
+
+
 def test_extents_that_are_not_those_that_were_sent_leave_the_size(checked, tmp_path):
     data = os.urandom(BLOCK)
     write(tmp_path / "f", 4 * BLOCK, (0, data), (BLOCK, bytes(BLOCK)), (2 * BLOCK, data))
