@@ -8,6 +8,7 @@ Does not cover: which runs are open (coordinator), reading what the jobs saved (
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bacula_bridge.catalog import Catalog, JobRow
@@ -110,6 +111,15 @@ class BaseFinder:
         if newest is not None and newest.shards != dataset.shards:
             return f"run {newest.number} had {newest.shards} shards, it has {dataset.shards} now"
         return None
+
+    def gone_from(self, chain: Sequence[JobRow]) -> int | None:
+        """Return a JobId that the newest job of a chain built on and that the chain has no more.
+
+        What that one saved is missing from the chain's view, however long ago it changed.
+        """
+        job = self._jobs.find(chain[-1].job_id, chain[-1].unique_name)
+        there = {row.job_id for row in chain}
+        return next((jobid for jobid in job.chain if jobid not in there), None) if job else None
 
     def run_of(self, row: JobRow) -> Run | None:
         """Return the run that a job belonged to, if its receipts are known."""
