@@ -62,7 +62,9 @@ class BaseFinder:
         rows = [self._rows(run.dataset, shard) for shard in range(run.shards)]
         currents = [current_chain(own) for own in rows]
         newest = max((row for chain in currents for row in chain), key=_age, default=None)
-        if newest is not None and not (run.level == "full" and hello.level == FULL):
+        if run.level == "full" and hello.level == FULL:
+            newest = None  # nothing that was saved before is looked at again
+        if newest is not None:
             _check_clock(newest)
         chain = base_chain(rows[hello.shard], hello.level, hello.previous_job)
         base = None

@@ -32,6 +32,7 @@ from filesystems.detect import Detected, detect, timestamp_margin_ns
 from shards.errors import ForebayError, UsageError
 from shards.ledger import NotResumable, Run
 from shards.ledger_schema import JobState, RunState
+from shards.state import StateDirectoryError
 
 SHARDS_DEFAULT = 4
 LEVELS: dict[str, Level] = {
@@ -130,6 +131,8 @@ def back_up(settings: Settings, request: BackupRequest, display: BackupDisplay) 
         finally:
             if preparing.exception() is None:
                 preparing.result().give_back()
+    if not settings.state.ledger.exists():
+        raise StateDirectoryError(str(settings.state.base), "it vanished while the backup ran")
     return find_run(settings, str(number), request.dataset)
 
 
