@@ -10,11 +10,17 @@ import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks import backup, machine, scan
+from benchmarks import backup, incremental, incremental_calls, incremental_memory, machine, scan
 from benchmarks.runner import BenchmarkFailed, as_json, print_table
 from tests.support.bulk import remove_tree
 
-BENCHMARKS = {"scan": scan, "backup": backup}
+BENCHMARKS = {
+    "scan": scan,
+    "backup": backup,
+    "incremental": incremental,
+    "incremental-calls": incremental_calls,
+    "incremental-memory": incremental_memory,
+}
 ROUNDS_MAX = 100
 
 
@@ -29,7 +35,7 @@ def main() -> int:
     arguments = parser.parse_args()
     if arguments.name is None:
         for name, module in BENCHMARKS.items():
-            print(f"{name:8} {module.QUESTION}")
+            print(f"{name:18} {module.QUESTION}")
         return 0
     if arguments.rounds is not None and not 1 <= arguments.rounds <= ROUNDS_MAX:
         parser.error(f"--rounds must be 1 to {ROUNDS_MAX}")

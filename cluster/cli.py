@@ -12,7 +12,18 @@ import sys
 
 import typer
 
-from cluster.commands import backup, doctor, lab, prune, restore, runs, scan, show, verify
+from cluster.commands import (
+    backup,
+    doctor,
+    lab,
+    prune,
+    restore,
+    runs,
+    scan,
+    show,
+    verify,
+    watch,
+)
 from shards.errors import ForebayError
 
 EXIT_INTERRUPTED = 130
@@ -31,6 +42,7 @@ app.command("restore")(restore.restore)
 app.command("scan")(scan.scan)
 app.command("runs")(runs.runs)
 app.command("show")(show.show)
+app.command("watch")(watch.watch)
 app.command("verify")(verify.verify)
 app.command("prune")(prune.prune)
 app.command("doctor")(doctor.doctor)

@@ -97,10 +97,13 @@ class Listener:
         peer.settimeout(ANSWER_TIMEOUT_S)
         try:
             raw = peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-            if _CREDENTIALS.unpack(raw)[1] in self._uids:
-                question = json.loads(peer.recv(MESSAGE_BYTES_MAX))
-                if isinstance(question, dict):
-                    return peer, question
+            uid = _CREDENTIALS.unpack(raw)[1]
+            question = json.loads(peer.recv(MESSAGE_BYTES_MAX))
+            if uid not in self._uids:
+                answer(peer, {"error": f"user {uid} may not ask the change reader; be root"})
+                return None
+            if isinstance(question, dict):
+                return peer, question
         except (OSError, ValueError):
             pass
         peer.close()

@@ -55,6 +55,10 @@ class Reader:
             with Tree(root) as tree:
                 self._identity = self._identify(tree)
                 self._device = device_of(tree.descriptor)
+                if not self._device:
+                    told = "its mount is not in /proc/self/mountinfo"
+                    advice = "start the reader in the mount namespace of the data"
+                    raise WatchFailed(os.fsdecode(root), told, advice)
                 self._is_whole = is_whole_filesystem(tree.descriptor, tree.path())
                 self._mounts = mounts_below(tree.path())
             self._own_folder = self._handle_of(folder)

@@ -16,6 +16,7 @@ from tests.system.conftest import Installation
 pytestmark = pytest.mark.bacula
 
 INODES = 5_000
+MARK = b"a content that is found on the volume" * 40
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +47,7 @@ def small_tree(root, folders=4, files=30):
 def small(installation, tmp_path_factory):
     """A small tree, saved once; tests that break something put it right again."""
     root = small_tree(tmp_path_factory.mktemp("small") / "tree")
+    (root / "marked").write_bytes(MARK)
     return root, installation.backup(root, "--name", "small", "--shards", "2")
 
 
@@ -120,7 +122,7 @@ def test_shards_are_read_back_one_by_one_where_room_is_short(installation, small
             if code:
                 assert "the data of one shard need up to" in done.err
             else:
-                assert done.json["data"]["files"] == 120
+                assert done.json["data"]["files"] == 121
             assert not os.listdir(scratch)
         finally:
             os.system(f"umount {scratch}")
@@ -215,20 +217,13 @@ def test_rows_of_the_catalog_that_went_or_came_are_named(installation, small):
     verify(installation, run["run"])
 
 
-def test_a_volume_that_lies_is_found_by_its_contents(installation, tmp_path):
-    root = tmp_path / "tree"
-    root.mkdir()
-    marks = {f"f{number}": (b"%032d" % number) * 40 for number in range(20)}
-    for name, content in marks.items():
-        (root / name).write_bytes(content)
-    run = installation.backup(root, "--name", "lying", "--shards", "1")
-    verify(installation, run["run"], "--data")
-    ((volume,),) = installation.query(
-        "SELECT VolumeName FROM Media JOIN JobMedia USING (MediaId) WHERE JobId = ?",
-        (run["jobs"][0]["jobid"],),
+def test_a_volume_that_lies_is_found_by_reading_it(installation, small):
+    _, run = small
+    volumes = (installation.home / "lab" / "volumes").iterdir()
+    path, place = next(
+        (path, place) for path in volumes if (place := path.read_bytes().find(MARK)) >= 0
     )
-    path = installation.home / "lab" / "volumes" / volume.decode()
-    with flipped(path, path.read_bytes().index(marks["f7"]) + 5):
+    with flipped(path, place + 5):
         verify(installation, run["run"])
         result = installation.run("verify", run["run"], "--data", "--json", "-q")
         assert result.code == 1
@@ -257,76 +252,55 @@ def jobids(run):
     return [job["jobid"] for job in run["jobs"]]
 
 
-def test_prune_takes_a_chain_only_when_all_of_it_is_gone(bare, tmp_path):
+def test_prune_takes_a_chain_only_when_all_of_it_is_gone(installation, tmp_path):
     root = small_tree(tmp_path / "tree")
-    bare.ok("lab", "up", "--drives", "4", "-q")
-    first = bare.backup(root, "--name", "p", "--shards", "2")
+    first = installation.backup(root, "--name", "p", "--shards", "2")
     (root / "d0" / "f1").write_text("changed")
-    second = bare.backup(root, "--name", "p", "--level", "incremental")
-    third = bare.backup(root, "--name", "p", "--level", "full")
-    fourth = bare.backup(root, "--name", "p", "--level", "incremental")
-    assert bare.ok("prune", "--json").json["items"] == []
-
-    def delete(*numbers):
-        bare.console("".join(f"delete jobid={number} yes\n" for number in numbers))
+    second = installation.backup(root, "--name", "p", "--level", "incremental")
+    third = installation.backup(root, "--name", "p", "--level", "full")
 
     def pruned(*arguments):
-        return [item["run"] for item in bare.ok("prune", "--json", *arguments).json["items"]]
+        items = installation.ok("prune", "--json", *arguments).json["items"]
+        assert all(item["dataset"] == "p" for item in items)
+        return [item["run"] for item in items]
 
-    delete(*jobids(first))
-    assert pruned() == [], "the second run's jobs build on the first one's"
-    done = bare.run("restore", second["run"], "--to", tmp_path / "place", "-q")
-    assert done.code == 1
-    assert f"JobId {jobids(first)[0]}" in done.err
-    assert not (tmp_path / "place").exists()
-    delete(jobids(second)[0])
-    assert pruned() == [], "a job of the second run is still there, and names one of the first"
-    delete(jobids(second)[1])
-    assert pruned() == [second["run"], first["run"]]
-    assert run_folder(bare, first["run"]).exists(), "nothing goes without --apply"
-    assert pruned("--apply") == [second["run"], first["run"]]
-    assert not run_folder(bare, first["run"]).exists()
-    assert not run_folder(bare, second["run"]).exists()
     assert pruned() == []
-    shown = bare.ok("show", first["run"], "--json").json
-    assert shown["pruned"]
-    assert "pruned" in bare.run("verify", first["run"]).err
-    verify(bare, third["run"])
-    verify(bare, fourth["run"], "--data")
-    bare.ok("restore", "--to", tmp_path / "place", "-q")
-    differences = compare_trees(root, Path(f"{tmp_path}/place{root}"))
-    assert not differences, format_differences(differences)
-
-    delete(*jobids(third), *jobids(fourth)[:1])
-    assert pruned() == [], "the newest run's other job names a job of the third run"
-    delete(*jobids(fourth)[1:])
-    done = bare.run("prune", "--apply")
+    one, other = jobids(first)
+    installation.console(f"delete jobid={one} yes\npurge files jobid={other} yes\n")
+    assert pruned() == [], "the second run's jobs build on the first one's"
+    done = installation.run("restore", second["run"], "--to", tmp_path / "place", "-q")
     assert done.code == 1
-    assert "knows none of the" in done.err, "rather another catalog than nothing left"
-    assert run_folder(bare, third["run"]).exists()
-    os.rename(catalog(bare), catalog(bare).with_name("away"))
+    assert f"JobId {one}, from which run {second['run']} is restored, is no longer in" in done.err
+    assert not (tmp_path / "place").exists()
+    result = verify(installation, second["run"], differences={"job gone": 1})
+    assert f"JobId {one}" in result["listed"][0]["text"]
+    installation.console(f"delete jobid={jobids(second)[0]} yes\n")
+    assert pruned() == [], "a job of the second run is still there, and names one of the first"
+    installation.console(f"purge files jobid={jobids(second)[1]} yes\n")
+    assert pruned() == [second["run"], first["run"]]
+    assert run_folder(installation, first["run"]).exists(), "nothing goes without --apply"
+
+    os.rename(catalog(installation), catalog(installation).with_name("away"))
     try:
-        done = bare.run("prune", "--apply")
+        done = installation.run("prune", "--apply")
     finally:
-        os.rename(catalog(bare).with_name("away"), catalog(bare))
+        os.rename(catalog(installation).with_name("away"), catalog(installation))
     assert done.code == 1
     assert "cannot be read" in done.err
-    assert run_folder(bare, third["run"]).exists()
+    assert run_folder(installation, first["run"]).exists()
 
-
-def test_purged_files_are_gone_too(installation, tmp_path):
-    root = small_tree(tmp_path / "tree", folders=2, files=3)
-    first = installation.backup(root, "--name", "purged", "--shards", "1")
-    second = installation.backup(root, "--name", "purged", "--level", "full")
-    installation.console(f"purge files jobid={jobids(first)[0]} yes\n")
+    assert pruned("--apply") == [second["run"], first["run"]]
+    assert not run_folder(installation, first["run"]).exists()
+    assert not run_folder(installation, second["run"]).exists()
+    assert pruned() == []
+    assert installation.ok("show", first["run"], "--json").json["pruned"]
+    assert "pruned" in installation.run("verify", first["run"]).err
     done = installation.run("restore", first["run"], "--to", tmp_path / "place", "-q")
     assert done.code == 1
-    assert f"JobId {jobids(first)[0]}" in done.err
-    assert "purged" in done.err
-    verify(installation, first["run"], differences={"job gone": 1})
-    plan = installation.ok("prune", "--json").json
-    assert [item["run"] for item in plan["items"]] == [first["run"]]
-    verify(installation, second["run"])
+    verify(installation, third["run"], "--data")
+    installation.ok("restore", third["run"], "--to", tmp_path / "place", "-q")
+    differences = compare_trees(root, Path(f"{tmp_path}/place{root}"))
+    assert not differences, format_differences(differences)
 
 
 def test_an_incomplete_run_brings_the_rest_from_before(installation, tmp_path):

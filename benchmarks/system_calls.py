@@ -1,0 +1,115 @@
+"""Metadata system calls of a process and of all below it, by strace.
+
+Covers: running a program under strace, counting calls between marks by kind, program and place.
+Does not cover: what is run, and what the counts mean (incremental_calls).
+
+A log of every call, not strace's own -c: that has no marks, and does not tell a call on the tree
+from one on a Python module.
+"""
+
+import re
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.runner import CHECKOUT, PROCESS_TIMEOUT_S, STDERR_SHOWN_BYTES, BenchmarkFailed
+from benchmarks.traced_backups import MARK
+
+KINDS = {
+    "stat": ("stat", "lstat", "fstat", "newfstatat", "statx"),
+    "open": ("open", "openat", "openat2", "creat"),
+    "getdents64": ("getdents", "getdents64"),
+    "readlink": ("readlink", "readlinkat"),
+    "xattr": (
+        *("getxattr", "lgetxattr", "fgetxattr", "listxattr", "llistxattr", "flistxattr"),
+        *("setxattr", "lsetxattr", "fsetxattr", "removexattr", "lremovexattr", "fremovexattr"),
+    ),
+    "handle": ("name_to_handle_at", "open_by_handle_at"),
+}
+ELSEWHERE = "elsewhere"
+_KIND_OF = {call: kind for kind, calls in KINDS.items() for call in calls}
+_LINE = re.compile(r"(\d+)<(.*?)> (.*)")
+_UNFINISHED = " <unfinished ...>"
+_RESUMED = re.compile(r"<\.\.\. \w+ resumed>(.*)")
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """What calls are counted by."""
+
+    place: str
+    program: str  # the thread's name, as the kernel cuts it
+    kind: str
+
+
+def why_untraceable() -> str | None:
+    """Say why nothing can be traced here; None if it can."""
+    return None if shutil.which("strace") else "no program `strace` on this machine"
+
+
+def trace(module: str, arguments: Sequence[object], log: Path) -> None:
+    """Run a module under strace. Only the calls in question stop it (seccomp)."""
+    argv = [
+        *("strace", "--follow-forks", "--seccomp-bpf", "--decode-fds=path", "--decode-pids=comm"),
+        *("--quiet=all", "--signal=none", f"--trace={','.join(_KIND_OF)}", f"--output={log}"),
+        *(sys.executable, "-m", module, *map(str, arguments)),
+    ]
+    done = subprocess.run(
+        argv,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        cwd=CHECKOUT,
+        timeout=PROCESS_TIMEOUT_S,
+        check=False,
+    )
+    if done.returncode != 0:
+        said = done.stderr[-STDERR_SHOWN_BYTES:].decode(errors="replace").strip()
+        raise BenchmarkFailed(f"`{module}` under strace ended with {done.returncode}: {said}")
+
+
+def count(log: Path, places: Mapping[str, Path]) -> list[Counter[Call]]:
+    """Return what was called between each two marks, without whoever left the marks.
+
+    A call is at a place if a path in it, a descriptor's or what it returned is there.
+    """
+    windows: list[Counter[Call]] = []
+    is_open = False
+    unfinished: dict[str, str] = {}
+    with log.open(encoding="utf-8", errors="replace") as lines:
+        for line in lines:
+            pid, program, call = _parsed(line)
+            if call.endswith(_UNFINISHED):
+                unfinished[pid] = call.removesuffix(_UNFINISHED)
+                continue
+            if resumed := _RESUMED.match(call):
+                call = unfinished.pop(pid) + resumed.group(1)
+            if MARK in call:
+                marker = pid
+                is_open = not is_open
+                if is_open:
+                    windows.append(Counter())
+            elif is_open and pid != marker:
+                kind = _KIND_OF[call.partition("(")[0]]
+                windows[-1][Call(_place(call, places), program, kind)] += 1
+    return windows
+
+
+def _parsed(line: str) -> tuple[str, str, str]:
+    found = _LINE.match(line)
+    if found is None:
+        raise BenchmarkFailed(f"strace wrote what cannot be understood: {line!r}")
+    pid, program, call = found.groups()
+    return pid, program, call
+
+
+def _place(call: str, places: Mapping[str, Path]) -> str:
+    # The path is whole: what follows it is "/" or the end of a string or of a descriptor.
+    for name, path in places.items():
+        if re.search(rf"{re.escape(str(path))}[/\">]", call):
+            return name
+    return ELSEWHERE
