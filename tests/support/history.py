@@ -51,7 +51,7 @@ class TreeHistory:
     def grow(self, names: int) -> None:
         """Make a first tree."""
         while len(self._names()) < names:
-            self._try(self.random.choice((self.create, self.make_directory, self.link)))
+            self._try(self.random.choice((self.create, self.make_tree, self.link)))
 
     def play(self, changes: int) -> None:
         """Make so many changes."""

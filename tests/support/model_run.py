@@ -223,7 +223,7 @@ class History:
         self._deleting = self.random.random() < 0.5
         self._unreadable = self.random.random() < 0.4
         self._watching = self.random.random() < 0.4
-        self._changed: list[set[bytes]] = []  # names by change, if somebody watches
+        self._changed: list[_Seen] = []  # by change, if somebody watches
         self._positions: dict[int, int | None] = {}  # of runs that could look at everything
 
     def play(self) -> None:
@@ -249,25 +249,29 @@ class History:
         if self._watching:
             self._changed.append(self._seen(before, _looks(self.tree)))
 
-    def _seen(self, before: Mapping[bytes, "_Look"], after: Mapping[bytes, "_Look"]) -> set[bytes]:
+    def _seen(self, before: Mapping[bytes, "_Look"], after: Mapping[bytes, "_Look"]) -> "_Seen":
         """Return what a change reader reports: names that come, go or are another inode now.
 
         Of an inode that has changed only the name by which it was changed is known, and nobody
         reports that a link made or removed elsewhere has moved its ctime.
         """
-        seen = {
+        names = {
             path
             for path in before.keys() | after.keys()
             if path not in before
             or path not in after
             or before[path].inode is not after[path].inode
         }
+        inodes = {
+            look[path].inode.ino for path in names for look in (before, after) if path in look
+        }
         known = {id(look.inode): look.state for look in before.values()}
         changed: dict[int, list[bytes]] = {}
         for path, look in after.items():
             if known.get(id(look.inode), look.state) != look.state:
-                changed.setdefault(id(look.inode), []).append(path)
-        return seen | {self.random.choice(paths) for paths in changed.values()}
+                changed.setdefault(look.inode.ino, []).append(path)
+        names.update(self.random.choice(paths) for paths in changed.values())
+        return _Seen(names, inodes | set(changed))
 
     # The catalog
 
@@ -364,9 +368,15 @@ class History:
             if position is None:
                 return None
             since = min(since, position)
-        names = set().union(*self._changed[since:])
-        views = [*bases, *(chain(self.jobs, shard) for shard in levels)]
-        return names, [view_rows(self._view(jobs)) for jobs in views]
+        chains = [*bases, *(chain(self.jobs, shard) for shard in levels)]
+        views = [view_rows(self._view(jobs)) for jobs in chains]
+        names = set().union(*(seen.names for seen in self._changed[since:]))
+        inodes = set().union(*(seen.inodes for seen in self._changed[since:]))
+        # Where a reported name leads to an inode, whoever looks sees that it has others.
+        inodes -= {inode.ino for inode in map(self.tree.find, names) if inode is not None}
+        for view in views:
+            names.update(key_path(key) for key, row in view.items() if row.ino in inodes)
+        return names, views
 
     def _look(self, names: set[bytes], views: Sequence[Layer], *, noisy: bool) -> Scan:
         """Look at names, at what is due, and at all names of the inodes that have several."""
@@ -701,6 +711,11 @@ def _catalog_name(key: bytes) -> bytes:
 
 def _is_below(name: bytes, hidden: Sequence[bytes]) -> bool:
     return any(path == b"/" or (name.startswith(path) and name != path) for path in hidden)
+
+
+class _Seen(NamedTuple):
+    names: set[bytes]
+    inodes: set[int]
 
 
 class _Look(NamedTuple):
