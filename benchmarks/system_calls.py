@@ -108,6 +108,9 @@ def _parsed(line: str) -> tuple[str, str, str]:
 
 
 def _place(call: str, places: Mapping[str, Path]) -> str:
+    if call.startswith("open_by_handle_at("):
+        # Its descriptor is any of the filesystem, whatever the handle is of.
+        call = call.rpartition(" = ")[2]
     # The path is whole: what follows it is "/" or the end of a string or of a descriptor.
     for name, path in places.items():
         if re.search(rf"{re.escape(str(path))}[/\">]", call):

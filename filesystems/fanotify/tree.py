@@ -21,6 +21,8 @@ from shards.changes import Gap
 # begun again because something on the way was moved.
 DEPTH_MAX = 1 << 16
 CLIMBS_MAX = 16
+# Listing a directory must not move its access time; a reader is privileged enough to ask for that.
+_LISTED = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOATIME
 _GONE = frozenset({errno.ESTALE, errno.ENOENT})
 
 
@@ -160,7 +162,7 @@ def _climb(descriptor: int) -> bytes:
         while len(names) < DEPTH_MAX:
             if (above := _told(current)) is not None:
                 return b"/".join([above.removesuffix(b"/"), *reversed(names)]) or b"/"
-            parent = os.open("..", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=current)
+            parent = os.open("..", _LISTED, dir_fd=current)
             inode = os.fstat(current).st_ino
             os.close(current)
             current = parent

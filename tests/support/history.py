@@ -46,7 +46,7 @@ class TreeHistory:
         self.log: list[str] = []
         self._exchanged: tuple[bytes, bytes] | None = None
         os.mkdir(self.root)
-        os.mkdir(self.outside)
+        os.makedirs(self.outside, exist_ok=True)  # histories beside one another may share one
 
     def grow(self, names: int) -> None:
         """Make a first tree."""
@@ -178,7 +178,8 @@ class TreeHistory:
         os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
 
     def truncate(self) -> None:
-        os.truncate(self._file(), self.random.choice((0, 1, 4096, HOLE_BYTES)))
+        path = self._file()
+        os.truncate(path, self.random.choice((0, os.stat(path).st_size // 2, HOLE_BYTES)))
 
     # Attributes
 

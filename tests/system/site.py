@@ -9,8 +9,12 @@ import contextlib
 import os
 import re
 import shlex
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
+
+import pytest
 
 from bacula_bridge.catalog import Catalog
 from bacula_bridge.lab import Lab
@@ -24,8 +28,11 @@ from cluster.replace import Replace
 from cluster.restore import restore
 from cluster.settings import Settings
 from tests.support.bulk import remove_tree
+from tests.support.change_histories import mount, running_reader
 from tests.support.compare import Snapshot, compare_snapshots, format_differences, take_snapshot
 from tests.support.model import FileRow, select
+
+ReaderMaker = Callable[[], AbstractContextManager[object]]
 
 DRIVES = 4
 RESTORE_TIMEOUT_S = 120.0
@@ -51,6 +58,27 @@ class Site:
         request = plan(self.settings, root, name, shards, level)
         number = run_backup(self.cluster, self.lab, request, SilentDisplay())
         return find_run(self.settings, str(number), name)
+
+    @contextlib.contextmanager
+    def place(self, source: str, name: str, folder: Path) -> Iterator[tuple[Path, ReaderMaker]]:
+        """Yield a folder for a tree called `tree`, and what runs the change source when entered.
+
+        fanotify marks a whole filesystem: there the folder is one of its own.
+        """
+        if source == "scan":
+            yield folder, contextlib.nullcontext
+            return
+        if os.geteuid() != 0:
+            pytest.skip("only root can mount and mark a filesystem")
+        mounted = folder / "mounted"
+        mounted.mkdir()
+        root = os.fsencode(mounted / "tree")
+        log = self.settings.state.changes(name)
+        with mount("ext4", mounted, folder / "image"):
+            try:
+                yield mounted, lambda: running_reader(name, root, log)
+            finally:
+                remove_tree(mounted / "tree")
 
     def check(self, record: RunRecord, taken: Snapshot, place: Path) -> None:
         """Restore a run by both ways, and compare each with what the tree was."""

@@ -97,11 +97,6 @@ def test_a_dataset_name_that_bacula_could_not_hold(nowhere, tmp_path):
     assert "name" in one_sentence(nowhere.run("backup", tmp_path, "--name", 'a"b'), 2)
 
 
-def test_an_incremental_is_refused_until_there_are_any(nowhere, tmp_path):
-    done = nowhere.run("backup", tmp_path, "--level", "incremental")
-    assert "--level full" in one_sentence(done, 2)
-
-
 def test_unknown_datasets_and_runs(nowhere, tmp_path):
     assert "no dataset x" in one_sentence(nowhere.run("runs", "--name", "x"), 2)
     assert "no good run" in one_sentence(nowhere.run("show"), 2)

@@ -453,9 +453,9 @@ def changed_log(watched, change):
     """Change the file on disk as if the disk had; the reader's own is another file then."""
     path = watched.folder / log.LOG_NAME
     connection = sqlite3.connect(path)
-    connection.execute("PRAGMA wal_checkpoint")
+    # Not read as a file: closing it would drop the locks that SQLite has on it in this process.
+    data = bytearray(connection.serialize())
     connection.close()
-    data = bytearray(path.read_bytes())
     change(data)
     for suffix in ("", "-wal", "-shm"):
         Path(f"{path}{suffix}").unlink(missing_ok=True)
