@@ -72,10 +72,11 @@ def trace(module: str, arguments: Sequence[object], log: Path) -> None:
         raise BenchmarkFailed(f"`{module}` under strace ended with {done.returncode}: {said}")
 
 
-def count(log: Path, places: Mapping[str, Path]) -> list[Counter[Call]]:
+def count(log: Path, places: Mapping[str, str]) -> list[Counter[Call]]:
     """Return what was called between each two marks, without whoever left the marks.
 
-    A call is at a place if a path in it, a descriptor's or what it returned is there.
+    places has how paths begin; a call is at the first one that a path in it, a descriptor's path
+    or what it returned begins with.
     """
     windows: list[Counter[Call]] = []
     is_open = False
@@ -107,12 +108,8 @@ def _parsed(line: str) -> tuple[str, str, str]:
     return pid, program, call
 
 
-def _place(call: str, places: Mapping[str, Path]) -> str:
+def _place(call: str, places: Mapping[str, str]) -> str:
     if call.startswith("open_by_handle_at("):
         # Its descriptor is any of the filesystem, whatever the handle is of.
         call = call.rpartition(" = ")[2]
-    # The path is whole: what follows it is "/" or the end of a string or of a descriptor.
-    for name, path in places.items():
-        if re.search(rf"{re.escape(str(path))}[/\">]", call):
-            return name
-    return ELSEWHERE
+    return next((name for name, begin in places.items() if begin in call), ELSEWHERE)

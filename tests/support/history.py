@@ -49,8 +49,10 @@ class TreeHistory:
         os.makedirs(self.outside, exist_ok=True)  # histories beside one another may share one
 
     def grow(self, names: int) -> None:
-        """Make a first tree."""
-        while len(self._names()) < names:
+        """Make a first tree of about so many names; few names may leave no room for them all."""
+        for _ in range(20 * names):
+            if len(self._names()) >= names:
+                return
             self._try(self.random.choice((self.create, self.make_tree, self.link)))
 
     def play(self, changes: int) -> None:

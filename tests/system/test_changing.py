@@ -13,7 +13,7 @@ from tests.system.site import running_site
 pytestmark = pytest.mark.bacula
 
 TREES = 12
-FILES = 6_000
+FILES = 2_000
 CHANGES_MIN = 100  # that must have been made while a backup ran
 SHARDS = 3
 

@@ -147,9 +147,9 @@ def test_no_kill_makes_a_false_backup(installation, tmp_path, seed):
     moment = chosen.choice(MOMENTS)
     name = f"kill{seed}"
     tree = tmp_path / "tree"
-    history = TreeHistory(tree, tmp_path / "outside", seed)
+    (tree / "many").mkdir(parents=True)
+    history = TreeHistory(tree / "changing", tmp_path / "outside", seed)
     history.grow(60)
-    (tree / "many").mkdir()
     for number in range(FILES):
         (tree / "many" / f"{number}").write_bytes(chosen.randbytes(2_000))
     level = chosen.choice(("full", "incremental", "incremental"))

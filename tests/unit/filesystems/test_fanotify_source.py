@@ -165,11 +165,12 @@ def test_a_write_through_a_name_outside_is_found_by_its_inode(watched):
     assert (watched.root / "inside").stat().st_ino in changes.inodes
 
 
-def test_a_write_through_a_removed_name_outside_is_found_by_its_inode(watched):
+def test_a_write_through_a_reused_name_outside_is_found_by_its_inode(watched):
     (watched.root / "inside").write_text("1")
     os.link(watched.root / "inside", watched.outside / "outside")
     with open(watched.outside / "outside", "a") as stream:
         (watched.outside / "outside").unlink()
+        (watched.outside / "outside").touch()
         before, state = watched.now()
         stream.write("2")
     watched.since(before, state)

@@ -191,7 +191,7 @@ class OverlooksAHoleInTheChain(BrokenRule):
         return True
 
 
-# Some need several changes of one kind in the right order: histories of those alone find them sooner.
+# Some need several changes of one kind in order: histories of those alone find them sooner.
 BROKEN_RULES = [
     (DeletesWhatAnotherShardHas, ()),
     (IgnoresWhatOtherShardsSaid, ("exchange", "exchange_back")),
