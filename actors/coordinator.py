@@ -57,7 +57,7 @@ class CoordinatorActor:
         return self._coordinator.define_dataset(name, filesystem, root, shards)
 
     @ray.method(concurrency_group="control")
-    def open_run(self, dataset: str, level: str, margin_ns: int) -> Run:
+    def open_run(self, dataset: str, level: str, margin_ns: int = 0) -> Run:
         return self._coordinator.open_run(dataset, level, margin_ns)
 
     @ray.method(concurrency_group="control")

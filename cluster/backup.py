@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -27,7 +26,7 @@ from cluster.labs import BorrowedLab, borrow_lab
 from cluster.output import plural
 from cluster.progress import BackupDisplay
 from cluster.records import RunRecord, datasets, find_run
-from cluster.settings import Settings
+from cluster.settings import Settings, default_dataset_name
 from filesystems.detect import Detected, detect, timestamp_margin_ns
 from shards.errors import ForebayError, UsageError
 from shards.ledger import NotResumable, Run
@@ -80,7 +79,7 @@ def plan(
         raise LevelUnknown(level)
     root = directory.resolve()
     detected = detect(root)
-    dataset = check_dataset_name(name) if name is not None else _default_name(root)
+    dataset = check_dataset_name(name) if name is not None else default_dataset_name(root)
     known = {d.name: d for d in datasets(settings)}.get(dataset)
     if known is not None and known.root != os.fsencode(root):
         raise NameTaken(dataset, os.fsdecode(known.root), directory)
@@ -111,10 +110,6 @@ def _request(
         timestamp_margin_ns(detected.type_name),
         level,
     )
-
-
-def _default_name(root: Path) -> str:
-    return re.sub(r"[^A-Za-z0-9._-]", "_", root.name)[:64] or "root"
 
 
 def back_up(settings: Settings, request: BackupRequest, display: BackupDisplay) -> RunRecord:

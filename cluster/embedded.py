@@ -220,8 +220,8 @@ class EmbeddedCluster:
         os.close(self._lock)
 
     def _remove_runtime(self) -> None:
-        """Remove what is ours; a change reader may have its socket there too."""
+        """Remove what is ours, and the folder if nothing else is in it."""
         shutil.rmtree(self._settings.runtime / "ray", ignore_errors=True)
         self._settings.socket.unlink(missing_ok=True)
-        with contextlib.suppress(OSError):  # somebody else's socket is there
+        with contextlib.suppress(OSError):
             self._settings.runtime.rmdir()

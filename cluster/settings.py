@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import stat
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,11 @@ class PluginMissing(ForebayError):
     """The File Daemon plugin has not been built."""
 
     template = "{0} is missing; build it with `make plugin` (needs a C compiler and make)"
+
+
+def default_dataset_name(root: Path) -> str:
+    """Return the name of a dataset that was given none: its directory's own."""
+    return re.sub(r"[^A-Za-z0-9._-]", "_", root.name)[:64] or "root"
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -22,7 +21,7 @@ from typing import Any
 
 from bacula_bridge.render import check_dataset_name
 from cluster.output import plural
-from cluster.settings import Settings
+from cluster.settings import Settings, default_dataset_name
 from filesystems.detect import detect
 from filesystems.fanotify.asking import ask
 from filesystems.fanotify.log import LOCK_NAME, LogReader
@@ -100,8 +99,7 @@ def plan_watch(settings: Settings, directory: Path, name: str | None) -> WatchRe
             ledger.close()
     if name is None:
         same = [dataset for dataset, path in known.items() if path == os.fsencode(root)]
-        # As `forebay backup` names a new one.
-        name = same[0] if same else re.sub(r"[^A-Za-z0-9._-]", "_", root.name)[:64] or "root"
+        name = same[0] if same else default_dataset_name(root)
     dataset = check_dataset_name(name)
     if dataset in known and known[dataset] != os.fsencode(root):
         raise RootDiffers(dataset, os.fsdecode(known[dataset]), directory)
