@@ -6,7 +6,6 @@ Does not cover: reading and sending contents; the time that the calls take.
 """
 
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,11 +20,20 @@ FEW, MANY = 200, 1_200
 ROUNDS = 1
 TREE, ROOT, HOME = "tree", "root", "home"
 
-# By the first letters of a process's name, which the kernel keeps 15 of.
+# By the name of the process, of which the kernel keeps 15 letters.
 PROGRAMS = {
-    "reader and command": ("forebay",),
-    "coordinator": ("ray::Coordinato",),
-    "walker": ("ray::WalkerActo",),
+    "forebay": "reader and command",
+    "ray::Coordinato": "coordinator",
+    "ray::WalkerActo": "walker",
+}
+BACULA = "Bacula"
+BELOW, ITSELF, STATE = "below the root", "the root itself", "state and lab"
+WHAT = {
+    BELOW: "names in the tree, by all processes",
+    **{f"... {name}": f"of these, by {name}" for name in (*PROGRAMS.values(), BACULA)},
+    ITSELF: "by all processes, as all that follows",
+    STATE: "ledger, segments, receipts, change log; catalog, volumes, spool",
+    ELSEWHERE: "Python's modules, /proc, Ray's own files, events outside the tree",
 }
 
 COLUMNS = (
@@ -56,15 +64,14 @@ class Cost:
 def run(folder: Path, machine: dict[str, str], *, quick: bool, rounds: int | None) -> Report:
     """Trace a Full and the incrementals; each round is one with many changes between two others."""
     files = FILES_QUICK if quick else FILES
-    rows = _rows()
-    samples: dict[str, list[dict[str, float]]] = {name: [] for name in rows}
+    samples: dict[str, list[dict[str, float]]] = {row: [] for row in WHAT}
     skipped = {}
     if why := why_unwatchable() or why_untraceable():
         skipped["the trace"] = why
     else:
         for cost in traced(folder / "traced", files, FEW, MANY, rounds or ROUNDS):
-            for name, row in rows.items():
-                samples[name].append(_figures(cost, row))
+            for row in WHAT:
+                samples[row].append(_figures(cost, row))
     return Report(
         benchmark="incremental-calls",
         question=QUESTION,
@@ -72,7 +79,7 @@ def run(folder: Path, machine: dict[str, str], *, quick: bool, rounds: int | Non
         f" {DIRECTORIES} directories, 4 jobs, fanotify",
         machine=machine,
         columns=COLUMNS,
-        contenders=[Contender(name, name, dict) for name in rows],
+        contenders=[Contender(row, what, dict) for row, what in WHAT.items()],
         samples=samples,
         skipped=skipped,
         notes=NOTES,
@@ -111,23 +118,15 @@ def _cost(
     return cost
 
 
-def _rows() -> dict[str, Callable[[Call], bool]]:
-    """Return which calls a row of the table has."""
-    rows: dict[str, Callable[[Call], bool]] = {"below the root": lambda call: call.place == TREE}
-    for name, programs in PROGRAMS.items():
-        rows[f"... {name}"] = lambda call, programs=programs: (  # type: ignore[misc]
-            call.place == TREE and call.program in programs
-        )
-    known = {program for programs in PROGRAMS.values() for program in programs}
-    rows["... Bacula"] = lambda call: call.place == TREE and call.program not in known
-    rows["the root itself"] = lambda call: call.place == ROOT
-    rows["state and lab"] = lambda call: call.place == HOME
-    rows["elsewhere"] = lambda call: call.place == ELSEWHERE
-    return rows
+def _rows_of(call: Call) -> tuple[str, ...]:
+    """Return the rows of the table that count a call."""
+    if call.place == TREE:
+        return BELOW, f"... {PROGRAMS.get(call.program, BACULA)}"
+    return ({ROOT: ITSELF, HOME: STATE}.get(call.place, ELSEWHERE),)
 
 
-def _figures(cost: Cost, has: Callable[[Call], bool]) -> dict[str, float]:
-    calls = [call for call in cost.each if has(call)]
+def _figures(cost: Cost, row: str) -> dict[str, float]:
+    calls = [call for call in cost.each if row in _rows_of(call)]
     figures = {kind: sum(cost.each[call] for call in calls if call.kind == kind) for kind in KINDS}
     figures["each"] = sum(figures.values())
     figures["constant"] = sum(cost.constant[call] for call in calls)

@@ -34,7 +34,7 @@ ELSEWHERE = "elsewhere"
 _KIND_OF = {call: kind for kind, calls in KINDS.items() for call in calls}
 _LINE = re.compile(r"(\d+)<(.*?)> (.*)")
 _UNFINISHED = " <unfinished ...>"
-_RESUMED = re.compile(r"<\.\.\. \w+ resumed>(.*)")
+_RESUMED = re.compile(r"<\.\.\. \S+ resumed>(.*)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,8 @@ def trace(module: str, arguments: Sequence[object], log: Path) -> None:
     """Run a module under strace. Only the calls in question stop it (seccomp)."""
     argv = [
         *("strace", "--follow-forks", "--seccomp-bpf", "--decode-fds=path", "--decode-pids=comm"),
-        *("--quiet=all", "--signal=none", f"--trace={','.join(_KIND_OF)}", f"--output={log}"),
+        *("--quiet=all", "--signal=none", "--string-limit=4096"),
+        *(f"--trace={','.join(_KIND_OF)}", f"--output={log}"),
         *(sys.executable, "-m", module, *map(str, arguments)),
     ]
     done = subprocess.run(
@@ -81,6 +82,7 @@ def count(log: Path, places: Mapping[str, str]) -> list[Counter[Call]]:
     windows: list[Counter[Call]] = []
     is_open = False
     unfinished: dict[str, str] = {}
+    opened: set[str] = set()  # threads that have opened a handle; strace does not say of what
     with log.open(encoding="utf-8", errors="replace") as lines:
         for line in lines:
             pid, program, call = _parsed(line)
@@ -88,15 +90,27 @@ def count(log: Path, places: Mapping[str, str]) -> list[Counter[Call]]:
                 unfinished[pid] = call.removesuffix(_UNFINISHED)
                 continue
             if resumed := _RESUMED.match(call):
-                call = unfinished.pop(pid) + resumed.group(1)
+                call = unfinished.pop(pid, "") + resumed.group(1)
             if MARK in call:
                 marker = pid
                 is_open = not is_open
                 if is_open:
                     windows.append(Counter())
-            elif is_open and pid != marker:
-                kind = _KIND_OF[call.partition("(")[0]]
-                windows[-1][Call(_place(call, places), program, kind)] += 1
+            if not is_open or pid == marker:
+                continue
+            kind = _KIND_OF.get(call.partition("(")[0])
+            if kind is None:
+                continue  # "???": the process was killed before strace could see what it called
+            place = next((name for name, begin in places.items() if begin in call), ELSEWHERE)
+            if pid in opened:
+                opened.remove(pid)
+                windows[-1][Call(place, program, "handle")] += 1  # it asks next what that is
+            if call.startswith("open_by_handle_at("):
+                if " = -1 " not in call:
+                    opened.add(pid)
+                    continue
+                place = ELSEWHERE
+            windows[-1][Call(place, program, kind)] += 1
     return windows
 
 
@@ -106,10 +120,3 @@ def _parsed(line: str) -> tuple[str, str, str]:
         raise BenchmarkFailed(f"strace wrote what cannot be understood: {line!r}")
     pid, program, call = found.groups()
     return pid, program, call
-
-
-def _place(call: str, places: Mapping[str, str]) -> str:
-    if call.startswith("open_by_handle_at("):
-        # Its descriptor is any of the filesystem, whatever the handle is of.
-        call = call.rpartition(" = ")[2]
-    return next((name for name, begin in places.items() if begin in call), ELSEWHERE)

@@ -93,15 +93,6 @@ def decide(
     return Decision(send, np.unique(np.concatenate(linked)), deleted)
 
 
-def add_links(tree: pa.RecordBatch, send: Mask, linked: npt.NDArray[np.uint64]) -> Mask:
-    """Return send with all names of the linked inodes (of the tree's own shard) in it."""
-    is_plain_name = (tree.column("error").to_numpy() == 0) & ~is_directory_column(
-        tree.column("mode").to_numpy()
-    )
-    result: Mask = send | (is_plain_name & np.isin(tree.column("ino").to_numpy(), linked))
-    return result
-
-
 class _Names:
     """Numbers for the keys of several tables, so that they are compared as integers."""
 

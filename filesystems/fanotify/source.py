@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 from filesystems.fanotify.asking import ask
 from filesystems.fanotify.log import LoggedLook, LogReader
 from filesystems.fanotify.looks import Kind
-from filesystems.fanotify.tree import OpenDirectory, Tree, leads_to
+from filesystems.fanotify.tree import OpenDirectory, RootIdentity, Tree, inode_of, leads_to
 from shards.changes import ChangeSet, Gap, Position
 from shards.errors import ForebayError
 from shards.keys import name_key
@@ -88,7 +88,7 @@ class FanotifySource:
             raise Gap(log.head.oldest_reason)
         with Tree(self._root) as tree:
             root_path = tree.path()
-            found = _Found(tree, root_path)
+            found = _Found(tree, root_path, tree.identity())
             found.take_inodes(log.inodes(since.sequence))
             for handle, looks in groupby(log.places(since.sequence), lambda look: look.handle):
                 found.take_directory(handle, looks)
@@ -109,13 +109,20 @@ class _Found:
 
     tree: Tree
     root_path: bytes
+    identity: RootIdentity
     names: set[bytes] = field(default_factory=set)
     subtrees: set[bytes] = field(default_factory=set)
+    numbers: set[int] = field(default_factory=set)
     inodes: set[bytes] = field(default_factory=set)  # handles no reported name leads to, so far
 
     def take_inodes(self, handles: Iterable[bytes]) -> None:
+        can_tell = inode_of(self.identity.handle) == self.identity.inode
         for handle in handles:
-            self.inodes.add(handle)
+            number = inode_of(handle) if can_tell else None
+            if number is None:
+                self.inodes.add(handle)
+            else:
+                self.numbers.add(number)
             self._check_bound()
 
     def take_directory(self, handle: bytes, looks: Iterable[LoggedLook]) -> None:
@@ -144,7 +151,7 @@ class _Found:
 
     def inode_numbers(self) -> set[int]:
         """Return the numbers of those inodes that exist and that no reported name leads to."""
-        numbers = set()
+        numbers = set(self.numbers)
         for handle in self.inodes:
             found = self.tree.inode(handle)
             if found is not None and found[1] > 0:
@@ -152,7 +159,7 @@ class _Found:
         return numbers
 
     def _check_bound(self) -> None:
-        count = len(self.names) + len(self.subtrees) + len(self.inodes)
+        count = len(self.names) + len(self.subtrees) + len(self.inodes) + len(self.numbers)
         if count > CHANGES_MAX:
             raise Gap(f"more than {CHANGES_MAX:,} names changed: a scan costs less")
 

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import errno
 import os
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Self
 
 from filesystems.errors import for_root
-from filesystems.fanotify.libc import handle_at, open_handle
+from filesystems.fanotify.libc import HANDLE_TYPE, handle_at, open_handle
 from shards.changes import Gap
 
 # Levels of a path that is too long for /proc to tell, taken one by one; and how often that is
@@ -106,6 +107,23 @@ class Tree:
             return status.st_ino, status.st_nlink
         finally:
             os.close(descriptor)
+
+
+# Where a handle's inode number is, by the handle's type and length (linux/exportfs.h,
+# fs/xfs/xfs_export.c, fs/btrfs/export.c, mm/shmem.c).
+_INODE_IN_HANDLE = {
+    (0x01, 8): struct.Struct("<I4x"),
+    (0x01, 12): struct.Struct("<4xQ"),
+    (0x81, 12): struct.Struct("<Q4x"),
+    (0x4D, 20): struct.Struct("<Q12x"),
+}
+
+
+def inode_of(handle: bytes) -> int | None:
+    """Return the inode number that a handle is of; None if its layout is not known."""
+    (kind,), value = HANDLE_TYPE.unpack_from(handle), handle[HANDLE_TYPE.size :]
+    layout = _INODE_IN_HANDLE.get((kind, len(value)))
+    return layout.unpack(value)[0] if layout else None
 
 
 def relative(path: bytes, root_path: bytes) -> bytes | None:
