@@ -17,12 +17,6 @@ import stat
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.support.compare import (
-    Difference,
-    Snapshot,
-    compare_snapshots,
-    take_snapshot,
-)
 from tests.support.making import ACL_ACCESS, ACL_DEFAULT
 from tests.support.tree import DEFAULT_ACL, access_acl
 
@@ -303,16 +297,6 @@ CHANGES = (
     "move_in",
     "link_outside",
 )
-
-
-def snapshot(root: Path) -> Snapshot:
-    """Return all that a restore has to bring back of a tree as it is now."""
-    return take_snapshot(root)
-
-
-def differences(taken: Snapshot, restored: Path) -> list[Difference]:
-    """Compare a restored tree with what was taken when it was backed up."""
-    return compare_snapshots(taken, take_snapshot(restored))
 
 
 def _is_directory(path: bytes) -> bool:
