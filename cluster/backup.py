@@ -173,8 +173,6 @@ class _Backup:
         )
         run = self._open_run()
         self._display.say(f"run {run.number} of {request.dataset}: scanning and streaming")
-        if run.note:
-            self._display.say(run.note)
         jobs: dict[int, int] = {}
         try:
             jobs = self._start_jobs(run)

@@ -125,7 +125,7 @@ def _tell(record: RunRecord) -> None:
         )
     _tell_warnings(record)
     if run.note:
-        print(run.note)
+        print(run.note if run.level == "full" else f"the whole tree was looked at: {run.note}")
     if run.reason:
         print(f"{run.state.value}: {run.reason}")
     if run.state.value == "incomplete":
