@@ -55,7 +55,8 @@ def show(
     if record.how_to_go_on:
         print(record.how_to_go_on)
     if head.note:
-        print(f"looked at the whole tree: {head.note}")
+        told = "" if head.level == "full" else "the whole tree was looked at: "
+        print(f"{told}{head.note}")
     if record.is_pruned:
         print("its manifest and receipts were pruned: it can be neither verified nor restored")
     print(f"from {show_time(head.started)} to {show_time(head.ended)}")
