@@ -21,7 +21,7 @@ from shards.shard_jobs import ShardJobs
 from shards.view import ChainLink
 
 JOBS_MAX = 100_000  # of one Job resource that are looked at
-CLOCK_WAIT_MAX_S = 3.0
+CLOCK_WAIT_MAX_S = 3.0  # longer than that is no second to wait for, but a wrong clock
 
 
 class ClockBehind(JoinRefused):
@@ -39,7 +39,7 @@ class Bases:
 
     base: Base | None  # None: a Full
     chain: tuple[JobRow, ...]
-    newest: int  # JobTDate of the newest good job of any shard; 0: there is none
+    newest: int  # JobTDate that this job must end after; 0: it need not end after any
 
 
 class BaseFinder:
@@ -114,14 +114,22 @@ class BaseFinder:
             return f"run {newest.number} had {newest.shards} shards, it has {dataset.shards} now"
         return None
 
-    def gone_from(self, chain: Sequence[JobRow]) -> int | None:
-        """Return a JobId that the newest job of a chain built on and that the chain has no more.
+    def broken_chain(self, chain: Sequence[JobRow]) -> str | None:
+        """Say how a chain differs from the one that its newest job was compared with, if it does.
 
-        What that one saved is missing from the chain's view, however long ago it changed.
+        What a deleted job saved is missing from the view, and what a job saved that ended late is
+        in it, however long ago the names concerned have changed.
         """
-        job = self._jobs.find(chain[-1].job_id, chain[-1].unique_name)
-        there = {row.job_id for row in chain}
-        return next((jobid for jobid in job.chain if jobid not in there), None) if job else None
+        newest = chain[-1]
+        job = self._jobs.find(newest.job_id, newest.unique_name)
+        if job is None:
+            return None
+        now = {row.job_id for row in chain[:-1]}
+        if gone := sorted(set(job.chain) - now):
+            return f"JobId {gone[0]}, on which JobId {newest.job_id} builds, is gone"
+        if late := sorted(now - set(job.chain)):
+            return f"JobId {late[0]} ended after JobId {newest.job_id} had begun"
+        return None
 
     def run_of(self, row: JobRow) -> Run | None:
         """Return the run that a job belonged to, if its receipts are known."""

@@ -43,7 +43,6 @@ from shards.state import StateDirectory
 ROLE = "coordinator"
 LEVEL_NAMES = {"F": "full", "D": "differential", "I": "incremental"}
 KILLED = "Forebay ended before this run did"
-CLOCK_STEP_MAX_S = 4.0  # how long a job waits for the second after its base's end
 
 
 class UnknownRun(UsageError):
@@ -168,6 +167,8 @@ class Coordinator:
         with self._news:
             run = self._ledger.reopen_run(number)
             self._state.make_run(run.number)
+            if run.scan_ended is not None:  # it may have been killed before it did this
+                self._scoping.complete(run.number)
             self._news.notify_all()
         return run
 
@@ -283,8 +284,11 @@ class Coordinator:
     def join(self, hello: Hello) -> Joined:
         """Give a job its shard of the dataset's open run, and what it is compared with."""
         with self._news:
-            run = self._joinable(hello)
-            found = self._finder.find(run, hello)
+            run, found = self._find(hello)
+            while (left := found.newest + 1 - time.time()) > 0:
+                # Two jobs that end in the same second have no order: this one is to end later.
+                self._news.wait(timeout=left)
+                run, found = self._find(hello)
             run = self._scoping.check(run, hello, found)
             note = self._note(run, hello, found)
             chain = tuple(row.job_id for row in found.chain)
@@ -294,11 +298,13 @@ class Coordinator:
             except (ShardTaken, StreamOver) as error:
                 raise JoinRefused(str(error)) from error
             self._news.notify_all()
-        # Two jobs that end in the same second have no order; this one must end after its base.
-        time.sleep(max(0.0, min(found.newest + 1 - time.time(), CLOCK_STEP_MAX_S)))
         name = f"{run.dataset}.{run.number}"
         accept = Accept(run.number, self._epoch, name, run.root, note=note)
         return Joined(accept, run.seed, run.shards, run.margin_ns, found.base)
+
+    def _find(self, hello: Hello) -> tuple[Run, Bases]:
+        run = self._joinable(hello)
+        return run, self._finder.find(run, hello)
 
     def _note(self, run: Run, hello: Hello, found: Bases) -> str:
         if hello.level == FULL:

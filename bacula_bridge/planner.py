@@ -35,7 +35,6 @@ class Views:
 
     base: View
     currents: dict[int, View]
-    chains: dict[int, Chain]  # the currents'
     note: str
 
 
@@ -61,21 +60,15 @@ class Planner:
         """Open the views of all shards, from the catalog's names where receipts are no more."""
         store = ViewStore(self._state, lambda jobid: catalog_names(self._catalog, root, jobid))
         notes: list[str] = []
-        chains = {
-            number: tuple(_usable(store, link, notes) for link in chain)
+        currents = {
+            number: _view(store, chain, notes)
             for number, chain in enumerate(base.currents)
             if chain
         }
-        own = tuple(_usable(store, link, notes) for link in base.chain)
-        currents = {number: store.view(chain) for number, chain in chains.items()}
         # One object where it is one chain: the comparison then reads it once.
-        is_current = chains.get(shard) == own
-        return Views(
-            currents[shard] if is_current else store.view(own),
-            currents,
-            chains,
-            "; ".join(dict.fromkeys(notes)),
-        )
+        is_current = base.currents[shard] == base.chain
+        own = currents[shard] if is_current else _view(store, base.chain, notes)
+        return Views(own, currents, "; ".join(dict.fromkeys(notes)))
 
     def prepare(self, link: ChainLink) -> None:
         """Make the layer of a job that has just ended; whoever needs it later makes it else."""
@@ -137,19 +130,26 @@ class Planner:
         return folder
 
 
-def _usable(store: ViewStore, link: ChainLink, notes: list[str]) -> ChainLink:
-    """Return the link, or one without receipts if those are damaged; its names are in Bacula."""
-    if link.receipts is not None:
-        try:
-            store.view((link,))
-            return link
-        except ReceiptsDamaged as error:
-            notes.append(f"{error}: all that it saved is sent again")
-            return dataclasses.replace(link, receipts=None)
-    notes.append(
+def _view(store: ViewStore, chain: Chain, notes: list[str]) -> View:
+    """Open a view; where receipts are no more, names come from the catalog, and that is noted."""
+    notes += [
         f"JobId {link.jobid} is not in the run ledger: its names come from the catalog, and all"
         " that it saved is sent again"
-    )
+        for link in chain
+        if link.receipts is None
+    ]
+    try:
+        return store.view(chain)
+    except ReceiptsDamaged:
+        return store.view([_without_damage(store, link, notes) for link in chain])
+
+
+def _without_damage(store: ViewStore, link: ChainLink, notes: list[str]) -> ChainLink:
+    try:
+        store.view((link,))
+    except ReceiptsDamaged as error:
+        notes.append(f"{error}: all that it saved is sent again")
+        return dataclasses.replace(link, receipts=None)
     return link
 
 

@@ -110,8 +110,8 @@ class Scoping:
                 raise Gap(f"the change reader was not running, or another one, at run {run.number}")
             if self._ledger.scan_totals(run.number).errors:
                 raise Gap(f"run {run.number} could not look at everything")
-            if (gone := self._finder.gone_from(chain)) is not None:
-                raise Gap(f"JobId {gone}, on which JobId {chain[-1].job_id} builds, is gone")
+            if (broken := self._finder.broken_chain(chain)) is not None:
+                raise Gap(broken)
             if run.position.sequence < oldest.sequence:
                 oldest = run.position
         return oldest
@@ -151,8 +151,8 @@ class Scoping:
                 or base.position.sequence < run.since.sequence
             ):
                 note = f"JobId {hello.jobid} builds on an older job than was foreseen"
-            elif (gone := self._finder.gone_from(found.chain)) is not None:
-                note = f"JobId {gone}, on which the base of JobId {hello.jobid} builds, is gone"
+            else:
+                note = self._finder.broken_chain(found.chain)
         if note is None:
             return run
         self._ledger.widen(run.number, note)

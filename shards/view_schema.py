@@ -21,20 +21,25 @@ class NameState(enum.IntEnum):
     ABSENT = 3  # nothing was ever saved of it, though it was to be: it is due
 
 
+# What views and scanned trees both have of a name.
+_COMPARED = (
+    pa.field("key", pa.binary(), nullable=False),  # shards/keys.py
+    pa.field("ino", pa.uint64(), nullable=False),
+    pa.field("size", pa.uint64(), nullable=False),
+    pa.field("mtime", pa.int64(), nullable=False),
+    pa.field("ctime", pa.int64(), nullable=False),
+    pa.field("mode", pa.uint32(), nullable=False),
+    pa.field("uid", pa.uint32(), nullable=False),
+    pa.field("gid", pa.uint32(), nullable=False),
+    pa.field("nlink", pa.uint32(), nullable=False),
+    pa.field("rdev", pa.uint64(), nullable=False),
+)
+
 # One row per key, ascending by key. Attributes are those that were sent to Bacula; times are ns
 # since 1970, saturating as in the INODE schema. What a row that is not LIVE does not know is 0.
 LAYER_SCHEMA = pa.schema(
     [
-        pa.field("key", pa.binary(), nullable=False),  # shards/keys.py
-        pa.field("ino", pa.uint64(), nullable=False),
-        pa.field("size", pa.uint64(), nullable=False),
-        pa.field("mtime", pa.int64(), nullable=False),
-        pa.field("ctime", pa.int64(), nullable=False),
-        pa.field("mode", pa.uint32(), nullable=False),
-        pa.field("uid", pa.uint32(), nullable=False),
-        pa.field("gid", pa.uint32(), nullable=False),
-        pa.field("nlink", pa.uint32(), nullable=False),
-        pa.field("rdev", pa.uint64(), nullable=False),
+        *_COMPARED,
         pa.field("sent_bytes", pa.uint64(), nullable=False),
         pa.field("jobid", pa.uint32(), nullable=False),  # of the job that the row is from
         pa.field("file_index", pa.int32(), nullable=False),  # in that job; 0 unless LIVE
@@ -54,16 +59,7 @@ VIEW_SCHEMA = LAYER_SCHEMA.append(pa.field("tdate", pa.int64(), nullable=False))
 # the order in which they were listed. Columns mean what they mean in the INODE schema.
 TREE_SCHEMA = pa.schema(
     [
-        pa.field("key", pa.binary(), nullable=False),
-        pa.field("ino", pa.uint64(), nullable=False),
-        pa.field("size", pa.uint64(), nullable=False),
-        pa.field("mtime", pa.int64(), nullable=False),
-        pa.field("ctime", pa.int64(), nullable=False),
-        pa.field("mode", pa.uint32(), nullable=False),
-        pa.field("uid", pa.uint32(), nullable=False),
-        pa.field("gid", pa.uint32(), nullable=False),
-        pa.field("nlink", pa.uint32(), nullable=False),
-        pa.field("rdev", pa.uint64(), nullable=False),
+        *_COMPARED,
         pa.field("flags", pa.uint32(), nullable=False),
         pa.field("error", pa.int32(), nullable=False),
         pa.field("shard", pa.uint16(), nullable=False),
