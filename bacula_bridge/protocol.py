@@ -50,6 +50,8 @@ class FrameType(IntEnum):
     ABORT = 10
 
 
+Payload = bytes | bytearray
+
 ENTRY_DTYPE = np.dtype(
     [
         ("number", "<u8"),
@@ -129,7 +131,7 @@ class Accept:
     epoch: int
     run_id: str
     root: bytes
-    threads: int = 8
+    threads: int = 32
     window: int = 65_536
     prefetch_bytes: int = 32 << 20
     large_file_bytes: int = 4 << 20
@@ -165,7 +167,7 @@ def parse_header(header: bytes) -> tuple[FrameType, int, int]:
         raise ProtocolError(f"unknown frame type {kind}") from error
 
 
-def check_payload(payload: bytes, checksum: int) -> None:
+def check_payload(payload: Payload, checksum: int) -> None:
     """Compare a payload with its header's CRC-32."""
     if zlib.crc32(payload) != checksum:
         raise ProtocolError("a frame's CRC-32 is wrong")
@@ -183,7 +185,7 @@ def _words(text: str, bytes_max: int) -> bytes:
     return data[:bytes_max].decode("utf-8", "ignore").encode()
 
 
-def _strings(payload: bytes, offset: int, count: int) -> list[bytes]:
+def _strings(payload: Payload, offset: int, count: int) -> list[bytes]:
     strings = []
     for _ in range(count):
         if offset + 2 > len(payload):
@@ -192,7 +194,7 @@ def _strings(payload: bytes, offset: int, count: int) -> list[bytes]:
         text = payload[offset + 2 : offset + 2 + length]
         if len(text) != length or b"\0" in text:
             raise ProtocolError("a frame ends inside a string, or it holds a NUL byte")
-        strings.append(text)
+        strings.append(bytes(text))
         offset += 2 + length
     if offset != len(payload):
         raise ProtocolError("a frame has bytes after its last string")
@@ -215,7 +217,7 @@ def encode_hello(hello: Hello) -> bytes:
     return frame(FrameType.HELLO, fixed + b"".join(_string(name.encode()) for name in names))
 
 
-def decode_hello(payload: bytes) -> Hello:
+def decode_hello(payload: Payload) -> Hello:
     """Read a HELLO payload; the names in it are checked by whoever looks them up."""
     if len(payload) < _HELLO.size:
         raise ProtocolError("HELLO is too short")
@@ -245,7 +247,7 @@ def encode_accept(accept: Accept) -> bytes:
     return frame(FrameType.ACCEPT, fixed + b"".join(map(_string, strings)))
 
 
-def decode_accept(payload: bytes) -> Accept:
+def decode_accept(payload: Payload) -> Accept:
     """Read an ACCEPT payload."""
     if len(payload) < _ACCEPT.size:
         raise ProtocolError("ACCEPT is too short")
@@ -259,7 +261,7 @@ def encode_reason(kind: FrameType, reason: str) -> bytes:
     return frame(kind, _string(_words(reason, STRING_BYTES_MAX)))
 
 
-def decode_reason(payload: bytes) -> str:
+def decode_reason(payload: Payload) -> str:
     """Read a REFUSE or ABORT payload."""
     return _strings(payload, 0, 1)[0].decode("utf-8", "replace")
 
@@ -269,7 +271,7 @@ def encode_end(entries: int, checksum: int) -> bytes:
     return frame(FrameType.END, _END.pack(entries, checksum, 0))
 
 
-def decode_done(payload: bytes) -> Done:
+def decode_done(payload: Payload) -> Done:
     """Read a DONE payload."""
     if len(payload) != _DONE.size:
         raise ProtocolError(f"DONE has {len(payload)} bytes, not {_DONE.size}")
@@ -325,7 +327,7 @@ def _rows_that_fit(offsets: np.ndarray, start: int, end: int) -> int:
     return start + fitting
 
 
-def decode_receipts(payload: bytes) -> np.ndarray:
+def decode_receipts(payload: Payload) -> np.ndarray:
     """Read a RECEIPTS payload into an array of RECEIPT_DTYPE."""
     if len(payload) < _COUNT.size:
         raise ProtocolError("RECEIPTS is too short")

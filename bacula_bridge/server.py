@@ -26,6 +26,7 @@ from bacula_bridge.protocol import (
     HEADER,
     FrameType,
     Hello,
+    Payload,
     ProtocolError,
     check_payload,
     decode_hello,
@@ -434,7 +435,7 @@ class Connection:
             self._break(str(error))
 
     def _take(
-        self, kind: FrameType, payload: bytes, stream: StreamState, writer: ReceiptsWriter
+        self, kind: FrameType, payload: Payload, stream: StreamState, writer: ReceiptsWriter
     ) -> None:
         if kind is FrameType.KEEPALIVE:
             return
@@ -476,17 +477,18 @@ def _listen(path: Path) -> socket.socket:
     return listener
 
 
-def _read_exactly(peer: socket.socket, size: int) -> bytes:
-    data = bytearray()
-    while len(data) < size:
-        chunk = peer.recv(size - len(data))
-        if not chunk:
+def _read_exactly(peer: socket.socket, size: int) -> bytearray:
+    data = bytearray(size)
+    left = memoryview(data)
+    while left:
+        count = peer.recv_into(left)
+        if not count:
             raise EOFError
-        data += chunk
-    return bytes(data)
+        left = left[count:]
+    return data
 
 
-def _read_frame(peer: socket.socket) -> tuple[FrameType, bytes]:
+def _read_frame(peer: socket.socket) -> tuple[FrameType, bytearray]:
     kind, length, checksum = parse_header(_read_exactly(peer, HEADER.size))
     payload = _read_exactly(peer, length)
     check_payload(payload, checksum)

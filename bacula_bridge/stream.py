@@ -15,6 +15,7 @@ import pyarrow as pa
 from bacula_bridge.protocol import (
     ENTRIES_MAX,
     FrameType,
+    Payload,
     ProtocolError,
     decode_done,
     decode_receipts,
@@ -65,7 +66,7 @@ class StreamState:
         self.ended = True
         return encode_end(self.sent, self._sent_checksum)
 
-    def receipts(self, payload: bytes) -> pa.RecordBatch:
+    def receipts(self, payload: Payload) -> pa.RecordBatch:
         """Check a RECEIPTS payload; return its records joined with their paths."""
         records = decode_receipts(payload)
         count = len(records)
@@ -86,7 +87,7 @@ class StreamState:
         self.acknowledged += count
         return receipts_batch(records, self._take_paths(count))
 
-    def check_done(self, payload: bytes) -> None:
+    def check_done(self, payload: Payload) -> None:
         """Compare the plugin's totals with what came."""
         done = decode_done(payload)
         if not self.ended:

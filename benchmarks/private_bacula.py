@@ -8,17 +8,21 @@ import json
 import os
 import sqlite3
 import subprocess
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from benchmarks.job_clock import JobClock
 from benchmarks.runner import CHECKOUT, PROCESS_TIMEOUT_S, BenchmarkFailed, run_process
 
 FOREBAY = CHECKOUT / ".venv" / "bin" / "forebay"
 COMMAND_TIMEOUT_S = 900.0  # the first start fetches Bacula
 GOOD_ENDS = ("T", "W")
+# The daemons, and the keys of their CPU time in figures().
+DAEMONS = {"file": "client_us", "storage": "sd_us", "director": "dir_us"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,14 +71,40 @@ class PrivateBacula:
         commands = f"run job={name} level=Full yes\nwait\nquit\n"
         self._run(console, commands, PROCESS_TIMEOUT_S)
 
-    def backup(self, root: Path, name: str, shards: int) -> dict[str, Any]:
+    def backup(
+        self, root: Path, name: str, shards: int, level: str = "incremental"
+    ) -> dict[str, Any]:
         """Run `forebay backup` and return what it says of itself."""
+        options = ["--name", name, "--shards", str(shards), "--level", level, "--json", "-q"]
         measured = run_process(
-            [FOREBAY, "backup", root, "--name", name, "--shards", str(shards), "--json", "-q"],
+            [FOREBAY, "backup", root, *options],
             capture=True,
             environment=self.environment,
         )
         return json.loads(measured.output)
+
+    def clock(self) -> JobClock:
+        """Return a clock for the jobs that come from now on."""
+        status = self.status()
+        return JobClock(Path(status["catalog"]), Path(status["volumes"]), self.last_jobid())
+
+    def figures(self, action: Callable[[], object], files: int) -> dict[str, float]:
+        """Run what runs jobs; return their figures. They must have saved `files` names."""
+        jobid, before = self.last_jobid(), self.cpu_seconds()
+        started = time.perf_counter()
+        with self.clock() as clock:
+            action()
+        wall_s = time.perf_counter() - started
+        jobs, after = self.jobs_after(jobid), self.cpu_seconds()
+        if jobs.files != files:
+            raise BenchmarkFailed(f"{jobs.count} jobs saved {jobs.files:,} of {files:,} files")
+        return {
+            "wall_s": wall_s,
+            "jobs_s": clock.seconds,
+            "files_per_s": files / clock.seconds,
+            "mib_per_s": jobs.data_bytes / clock.seconds / 2**20,
+            **{key: spent(before, after, daemon) * 1e6 / files for daemon, key in DAEMONS.items()},
+        }
 
     def last_jobid(self) -> int:
         """Return the greatest JobId of the catalog."""
@@ -98,7 +128,7 @@ class PrivateBacula:
     def cpu_seconds(self) -> dict[str, dict[int, float]]:
         """Return user and system time so far of each daemon, by its name and process id."""
         pids = self.status()["pids"]
-        return {name: {pid: _cpu_seconds(pid)} for name, pid in pids.items() if pid}
+        return {name: {pid: cpu_seconds_of(pid)} for name, pid in pids.items() if pid}
 
     def _query(self, statement: str) -> list[tuple]:
         catalog = sqlite3.connect(f"file:{self.status()['catalog']}?mode=ro", uri=True)
@@ -135,7 +165,7 @@ def spent(
     return sum(value - known.get(pid, 0.0) for pid, value in after.get(daemon, {}).items())
 
 
-def _cpu_seconds(pid: int) -> float:
+def cpu_seconds_of(pid: int) -> float:
     """Return utime + stime of all threads of a process, from /proc/PID/stat."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

@@ -15,6 +15,8 @@
 #include "log.h"
 #include "session.h"
 
+static char plugin_name[] = "forebay:"; /* not const: save_pkt's type */
+
 /* The first name of an inode with several, once Bacula has it. */
 struct first_name {
   bool is_saved;
@@ -263,6 +265,8 @@ static void fill_packet(struct fb_backup *b, struct save_pkt *sp) {
   mode_t mode = item->st.st_mode;
   sp->statp = item->st;
   sp->no_read = true;
+  if (item->blob.size == 0 && fb_short_fits(&item->st))
+    sp->statp.st_rdev = fb_short_rdev(&item->st);
   if (b->is_link) {
     /* The content is that of the first name, and so are the attributes. */
     sp->statp = b->first.st;
@@ -294,6 +298,9 @@ bRC fb_backup_start_file(struct fb_backup *b, struct save_pkt *sp) {
                          : give_up(b);
   sp->fname = b->fname;
   sp->link = b->fname;
+  /* What the daemon writes before each file to find the plugin at restore: the name
+   * will do, and a record of at most 20 bytes is not compressed on its way. */
+  sp->cmd = plugin_name;
   if ((b->current->entry.flags & FB_ENTRY_DELETED) != 0)
     fill_deleted(b, sp);
   else

@@ -19,6 +19,15 @@
 #define STAT_VALUE_BYTES 96
 #define STAT_BTIME_KNOWN 0x1u
 
+#define NS_MAX 999999999
+
+/* st_rdev of what is no device: the mark, mtime ns, atime ns.  Bacula's LStat takes 63
+ * bits of it. */
+#define SHORT_NS_BITS 30
+#define SHORT_NS_MASK ((UINT64_C(1) << SHORT_NS_BITS) - 1)
+#define SHORT_MARK (UINT64_C(5) << 60)
+#define SHORT_MARK_MASK (UINT64_C(15) << 60)
+
 /* What one file may carry.  Beyond it xattrs are LOST with E2BIG: ext4 and Lustre
  * allow 64 KiB in all, only XFS and ZFS would let a user pile up more. */
 #define BLOB_BYTES_MAX ((size_t)16 << 20)
@@ -215,6 +224,23 @@ static ssize_t read_value(const struct xattr_source *from, const char *name, voi
                             : fgetxattr(from->fd, name, value, size);
 }
 
+struct listing {
+  struct xattr_source from;
+  char names[XATTR_LIST_BYTES_SHORT];
+  ssize_t length;
+  int error; /* errno if length is negative */
+};
+
+static void list_xattrs(struct listing *listing, int fd) {
+  listing->from = (struct xattr_source){.fd = fd};
+  listing->length = list_names(&listing->from, listing->names, sizeof(listing->names));
+  listing->error = listing->length < 0 ? errno : 0;
+}
+
+static bool has_no_xattrs(const struct listing *listing) {
+  return listing->length == 0 || listing->error == ENOTSUP;
+}
+
 struct losses {
   unsigned count;
   int first_errno;
@@ -272,36 +298,61 @@ static int put_listed_xattrs(struct writer *w, const struct xattr_source *from,
   return 0;
 }
 
-static int put_xattrs(struct writer *w, int fd, struct losses *losses) {
-  struct xattr_source from = {.fd = fd};
-  char short_list[XATTR_LIST_BYTES_SHORT];
-  ssize_t length = list_names(&from, short_list, sizeof(short_list));
-  if (length >= 0)
-    return put_listed_xattrs(w, &from, short_list, (size_t)length, losses);
-  if (errno == ENOTSUP)
+static int put_xattrs(struct writer *w, struct listing *listing, struct losses *losses) {
+  struct xattr_source *from = &listing->from;
+  if (has_no_xattrs(listing))
     return 0;
-  if (errno != ERANGE)
-    return put_lost(w, "", 0, errno, losses);
+  if (listing->length > 0)
+    return put_listed_xattrs(w, from, listing->names, (size_t)listing->length, losses);
+  if (listing->error != ERANGE)
+    return put_lost(w, "", 0, listing->error, losses);
   char *list = malloc(XATTR_LIST_MAX);
   if (list == NULL)
     return -ENOMEM;
-  length = list_names(&from, list, XATTR_LIST_MAX);
-  int rc = length >= 0 ? put_listed_xattrs(w, &from, list, (size_t)length, losses)
+  ssize_t length = list_names(from, list, XATTR_LIST_MAX);
+  int rc = length >= 0 ? put_listed_xattrs(w, from, list, (size_t)length, losses)
                        : put_lost(w, "", 0, errno, losses);
   free(list);
   return rc;
+}
+
+bool fb_short_fits(const struct stat *st) {
+  return !S_ISCHR(st->st_mode) && !S_ISBLK(st->st_mode) && st->st_atim.tv_nsec >= 0 &&
+         st->st_atim.tv_nsec <= NS_MAX && st->st_mtim.tv_nsec >= 0 &&
+         st->st_mtim.tv_nsec <= NS_MAX;
+}
+
+uint64_t fb_short_rdev(const struct stat *st) {
+  return SHORT_MARK | (uint64_t)st->st_mtim.tv_nsec << SHORT_NS_BITS |
+         (uint64_t)st->st_atim.tv_nsec;
+}
+
+bool fb_short_take(const struct stat *record, struct fb_stat *out) {
+  const uint64_t rdev = record->st_rdev;
+  const uint32_t mtime_ns = (uint32_t)(rdev >> SHORT_NS_BITS & SHORT_NS_MASK);
+  const uint32_t atime_ns = (uint32_t)(rdev & SHORT_NS_MASK);
+  if (S_ISCHR(record->st_mode) || S_ISBLK(record->st_mode) ||
+      (rdev & SHORT_MARK_MASK) != SHORT_MARK || mtime_ns > NS_MAX || atime_ns > NS_MAX)
+    return false;
+  out->mtime_ns = mtime_ns;
+  out->atime_ns = atime_ns;
+  return true;
 }
 
 int fb_blob_build(struct fb_blob *blob, int fd, const struct stat *st, const struct statx *stx,
                   unsigned *lost, int *lost_errno) {
   struct writer w = {.blob = blob};
   struct losses losses = {0};
+  struct listing listing;
   uint8_t *value;
   blob->size = 0;
   blob->chunk_count = 0;
   *lost = 0;
   *lost_errno = 0;
-  if (begin_chunk(&w) < 0 || put_stat(&w, st, stx) < 0 || put_xattrs(&w, fd, &losses) < 0 ||
+  list_xattrs(&listing, fd);
+  if (has_no_xattrs(&listing) && fb_short_fits(st))
+    return 0;
+  if (begin_chunk(&w) < 0 || put_stat(&w, st, stx) < 0 || put_xattrs(&w, &listing, &losses) < 0 ||
       begin_item(&w, "", 0, 4, &value) < 0) {
     blob->size = 0;
     blob->chunk_count = 0;
@@ -393,8 +444,8 @@ int fb_blob_stat(const struct fb_item *item, struct fb_stat *out) {
       .btime_ns = get_u32(v + 84),
       .flags = get_u32(v + 88),
   };
-  if (out->atime_ns > 999999999 || out->mtime_ns > 999999999 || out->ctime_ns > 999999999 ||
-      out->btime_ns > 999999999)
+  if (out->atime_ns > NS_MAX || out->mtime_ns > NS_MAX || out->ctime_ns > NS_MAX ||
+      out->btime_ns > NS_MAX)
     return -EBADMSG;
   return 0;
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: AGPL-3.0-or-later
  *
- * The attributes stream of docs/formats/attributes.md: written from a descriptor,
- * read back item by item.
+ * The attributes of docs/formats/attributes.md: the stream, written from a descriptor
+ * and read back item by item, and what takes its place where there is nothing but times.
  */
 #ifndef FOREBAY_BLOB_H
 #define FOREBAY_BLOB_H
@@ -23,11 +23,17 @@ struct fb_blob {
 
 /* Builds the stream for the open file fd (O_PATH for symlinks and special files:
  * their xattrs are read through /proc/self/fd) whose attributes are st and
- * stx (btime; NULL if unknown).  The buffer of blob is reused.  Returns 0, or
+ * stx (btime; NULL if unknown).  The buffer of blob is reused.  The stream is empty if
+ * the file has no xattrs and fb_short_fits().  Returns 0, or
  * -errno if nothing could be built (ENOMEM).  An xattr that cannot be read becomes
  * a LOST item; *lost counts them, *lost_errno is the first one's errno. */
 int fb_blob_build(struct fb_blob *blob, int fd, const struct stat *st, const struct statx *stx,
                   unsigned *lost, int *lost_errno);
+
+/* Can the nanoseconds of these attributes go where only devices have a number? */
+bool fb_short_fits(const struct stat *st);
+/* The st_rdev that carries them. */
+uint64_t fb_short_rdev(const struct stat *st);
 
 /* The chunk that begins at *offset; advances *offset.  False at the end. */
 bool fb_blob_next_chunk(const struct fb_blob *blob, size_t *offset, const uint8_t **chunk,
@@ -61,6 +67,10 @@ int fb_blob_check(const uint8_t *chunk, size_t size, uint16_t number);
 int fb_blob_item(const uint8_t *chunk, size_t size, size_t *offset, struct fb_item *item);
 
 int fb_blob_stat(const struct fb_item *item, struct fb_stat *out);
+
+/* Takes the nanoseconds out of the record of a file that has no stream.  False: it
+ * carries none, so that there must be a stream. */
+bool fb_short_take(const struct stat *record, struct fb_stat *out);
 
 /* CRC-32 (IEEE 802.3), as zlib's crc32(): start with crc = 0. */
 uint32_t fb_crc32(uint32_t crc, const void *data, size_t size);

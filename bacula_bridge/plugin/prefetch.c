@@ -17,7 +17,8 @@
 #include "chunks.h"
 #include "xxh3.h"
 
-#define BLOB_KEEP_BYTES_MAX 16384
+#define KEEP_BYTES_MAX 16384 /* of each buffer, for the next entry */
+#define DATA_BYTES_MIN 512
 #define READ_STEP_BYTES 1048576
 #define EXTENTS_FIRST 16
 
@@ -173,6 +174,21 @@ static void read_sparse(struct fb_prefetch *item, int fd, const atomic_bool *sto
     fail(item, FB_UNREADABLE, ENOMEM);
 }
 
+/* Room for size bytes and one more; what was there is lost. */
+static bool make_room(struct fb_prefetch *item, uint64_t size) {
+  item->data_size = 0;
+  if (item->data_capacity > size)
+    return true;
+  size_t capacity = (size_t)size + 1;
+  if (capacity <= KEEP_BYTES_MAX)
+    for (capacity = DATA_BYTES_MIN; capacity <= size;)
+      capacity *= 2;
+  free(item->data);
+  item->data = malloc(capacity);
+  item->data_capacity = item->data != NULL ? capacity : 0;
+  return item->data != NULL;
+}
+
 static void hash_content(struct fb_prefetch *item) {
   struct fb_xxh3 hash;
   fb_xxh3_init(&hash);
@@ -181,8 +197,7 @@ static void hash_content(struct fb_prefetch *item) {
 }
 
 static void read_content(struct fb_prefetch *item, int fd, const atomic_bool *stop) {
-  item->data = malloc((size_t)item->st.st_size + 1);
-  if (item->data == NULL) {
+  if (!make_room(item, (uint64_t)item->st.st_size)) {
     fail(item, FB_UNREADABLE, ENOMEM);
     return;
   }
@@ -206,7 +221,7 @@ static bool has_hole(int fd, const struct stat *st) {
 
 /* A value is read into room for the longest one: what is left over goes back. */
 static void trim_blob(struct fb_blob *blob) {
-  if (blob->capacity <= BLOB_KEEP_BYTES_MAX || blob->size == 0)
+  if (blob->capacity <= KEEP_BYTES_MAX || blob->size == 0)
     return;
   uint8_t *data = realloc(blob->data, blob->size);
   if (data == NULL)
@@ -293,8 +308,7 @@ static bool fill_untouched(struct fb_prefetch *item, const struct fb_prefetch_so
       e->size >= source->large_file_bytes || e->size > item->reserved_bytes)
     return false;
   item->read_ns = realtime_ns();
-  item->data = malloc((size_t)e->size + 1);
-  if (item->data != NULL && read_piece(item, fd, source->stop, 0, e->size) &&
+  if (make_room(item, e->size) && read_piece(item, fd, source->stop, 0, e->size) &&
       read_attributes(fd, &stx) == 0 && is_expected(e, source, &stx) && stx.stx_size == e->size &&
       is_at(&stx.stx_mtime, e->mtime_ns) && is_at(&stx.stx_ctime, e->ctime_ns)) {
     stat_from_statx(&item->st, &stx);
@@ -304,8 +318,6 @@ static bool fill_untouched(struct fb_prefetch *item, const struct fb_prefetch_so
       return true;
     }
   }
-  free(item->data);
-  item->data = NULL;
   item->data_size = 0;
   item->status = FB_SAVED;
   item->error = 0;
@@ -372,18 +384,32 @@ void fb_prefetch_fill(struct fb_prefetch *item, const struct fb_prefetch_source 
 
 void fb_prefetch_clear(struct fb_prefetch *item) {
   struct fb_blob blob = item->blob;
+  uint8_t *data = item->data;
+  size_t data_capacity = item->data_capacity;
   if (item->fd >= 0)
     close(item->fd);
   free(item->target);
-  free(item->data);
   free(item->extents);
-  if (blob.capacity > BLOB_KEEP_BYTES_MAX) {
+  if (blob.capacity > KEEP_BYTES_MAX)
     fb_blob_free(&blob);
-    memset(&blob, 0, sizeof blob);
+  if (data_capacity > KEEP_BYTES_MAX) {
+    free(data);
+    data = NULL;
+    data_capacity = 0;
   }
   blob.size = 0;
   blob.chunk_count = 0;
   memset(item, 0, sizeof *item);
   item->blob = blob;
+  item->data = data;
+  item->data_capacity = data_capacity;
   item->fd = -1;
+}
+
+void fb_prefetch_free(struct fb_prefetch *item) {
+  fb_prefetch_clear(item);
+  fb_blob_free(&item->blob);
+  free(item->data);
+  item->data = NULL;
+  item->data_capacity = 0;
 }

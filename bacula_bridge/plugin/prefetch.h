@@ -46,7 +46,7 @@ struct fb_prefetch {
   struct fb_blob blob;
   char *target; /* of a symlink */
   uint8_t *data;
-  size_t data_size;
+  size_t data_size, data_capacity;
   struct fb_extent *extents; /* NULL: one extent at 0 */
   size_t extent_count, extent_capacity;
   uint8_t hash[16];
@@ -67,8 +67,9 @@ void fb_prefetch_source_set_root(struct fb_prefetch_source *source, int root_fd)
  * large_file_bytes becomes large.  name_only: opens and checks, no more.  With
  * item->retry set nothing is held, and it may be called again. */
 void fb_prefetch_fill(struct fb_prefetch *item, const struct fb_prefetch_source *source, bool name_only);
-/* Gives back what fill took; the blob keeps a small buffer for the next entry. */
+/* Gives back what fill took, but for small buffers that the next entry can use. */
 void fb_prefetch_clear(struct fb_prefetch *item);
+void fb_prefetch_free(struct fb_prefetch *item);
 
 /* Reads size bytes at offset unless the file ends or fails before; returns the
  * bytes read, *error is 0 or an errno. */

@@ -38,6 +38,7 @@ int fb_reader_start(struct fb_reader **reader, int root_fd, const struct fb_acce
   r->source.large_file_bytes = accept->large_file_bytes;
   r->source.stop = &r->stop;
   fb_prefetch_source_set_root(&r->source, root_fd);
+  r->opening_max = FB_OPENING_MIN;
   r->lease_wait_ms = fb_pool_lease_wait_ms();
   r->window = accept->window_entries;
   r->ring = calloc(r->window, sizeof *r->ring);
@@ -83,10 +84,8 @@ void fb_reader_free(struct fb_reader *r) {
     pthread_join(r->threads[i], NULL);
   for (uint64_t p = r->head; p < r->tail; p++)
     release_block(r, r->ring[p % r->window].block);
-  for (size_t i = 0; r->cells != NULL && i < FB_AHEAD_ENTRIES_MAX; i++) {
-    fb_prefetch_clear(&r->cells[i].item);
-    fb_blob_free(&r->cells[i].item.blob);
-  }
+  for (size_t i = 0; r->cells != NULL && i < FB_AHEAD_ENTRIES_MAX; i++)
+    fb_prefetch_free(&r->cells[i].item);
   fb_chunks_free(&r->ahead);
   fb_chunks_free(&r->promoted);
   pthread_cond_destroy(&r->work);
@@ -180,6 +179,8 @@ enum fb_next fb_reader_next(struct fb_reader *r, long timeout_ms, struct fb_pref
     }
     if (next != FB_NEXT_WAIT || timeout_ms == 0)
       break;
+    if (r->head < r->claimed)
+      fb_pool_wants_more(r);
     if (round == 0)
       fb_condition_wait_ms(&r->ready, &r->lock, timeout_ms);
   }
@@ -286,7 +287,7 @@ void fb_reader_release(struct fb_reader *r, struct fb_prefetch *item) {
   if (r->large_cursor < r->head)
     r->large_cursor = r->head;
   fb_pool_find_large(r);
-  if (fb_pool_has_work(r))
+  if (fb_pool_is_to_wake(r))
     pthread_cond_signal(&r->work);
   pthread_mutex_unlock(&r->lock);
 }

@@ -8,6 +8,9 @@
 
 #include "threads.h"
 
+/* Threads that found nothing to do sleep until so few entries are left: to wake one for
+ * each entry that the job took would cost more than to open it. */
+#define WAKE_ENTRIES (FB_AHEAD_ENTRIES_MAX / 2)
 /* How often the head asks again for what nobody announces. */
 #define RETRY_POLL_MS 100
 /* Beyond the time that the kernel gives the holder of a lease. */
@@ -37,6 +40,28 @@ static bool can_claim(const struct fb_reader *r) {
   if (expects_large(r, slot) && r->open_large >= FB_OPEN_LARGE_MAX)
     return false;
   return r->memory_bytes + hint_bytes(r, slot) <= r->memory_bytes_max;
+}
+
+/* May one more thread open an entry?  (No entry is open if none is claimed, so the
+ * head always may.) */
+static bool may_open(const struct fb_reader *r) {
+  return can_claim(r) && r->opening < r->opening_max;
+}
+
+void fb_pool_wants_more(struct fb_reader *r) {
+  if (r->opening < r->opening_max || r->opening_max == r->thread_count)
+    return;
+  r->opening_max += 1 + r->opening_max / 2;
+  if (r->opening_max > r->thread_count)
+    r->opening_max = r->thread_count;
+  pthread_cond_signal(&r->work);
+}
+
+/* A thread found nothing to open.  If that is since all that may be open is open, there
+ * are more threads at it than the job needs. */
+static void wants_fewer(struct fb_reader *r) {
+  if (r->claimed - r->head >= FB_AHEAD_ENTRIES_MAX && r->opening_max > FB_OPENING_MIN)
+    r->opening_max--;
 }
 
 void fb_pool_count_large(struct fb_reader *r, struct cell *cell, bool counts) {
@@ -139,7 +164,7 @@ static void fill_cell(struct fb_reader *r, struct cell *cell, uint64_t position)
   fb_pool_count_large(r, cell, item->large);
   cell->state = CELL_READY;
   fb_pool_find_large(r);
-  if (can_claim(r))
+  if (may_open(r))
     pthread_cond_signal(&r->work);
   if (position == r->head)
     pthread_cond_signal(&r->ready);
@@ -157,9 +182,11 @@ static void read_entry(struct fb_reader *r) {
   item->reserved_bytes = hint_bytes(r, slot);
   r->memory_bytes += item->reserved_bytes;
   fb_pool_count_large(r, cell, expects_large(r, slot));
-  if (can_claim(r))
+  r->opening++;
+  if (may_open(r))
     pthread_cond_signal(&r->work);
   fill_cell(r, cell, position);
+  r->opening--;
 }
 
 static bool head_is_put_off(struct fb_reader *r) {
@@ -171,16 +198,19 @@ void *fb_pool_main(void *argument) {
   pthread_mutex_lock(&r->lock);
   while (!atomic_load(&r->stop)) {
     if (fb_chunks_has_work(&r->ahead)) {
+      if (may_open(r)) /* this one opens nothing for now */
+        pthread_cond_signal(&r->work);
       fb_chunks_work(&r->ahead, &r->lock, &r->work);
       pthread_cond_signal(&r->ready);
     } else if (head_is_put_off(r)) {
       fb_pool_cell(r, r->head)->state = CELL_CLAIMED;
-      if (can_claim(r)) /* this one may have to wait */
+      if (may_open(r)) /* this one may have to wait */
         pthread_cond_signal(&r->work);
       fill_cell(r, fb_pool_cell(r, r->head), r->head);
-    } else if (can_claim(r)) {
+    } else if (may_open(r)) {
       read_entry(r);
     } else {
+      wants_fewer(r);
       pthread_cond_wait(&r->work, &r->lock);
     }
   }
@@ -198,4 +228,6 @@ uint64_t fb_pool_lease_wait_ms(void) {
   return ((uint64_t)seconds + LEASE_SPARE_S) * 1000;
 }
 
-bool fb_pool_has_work(struct fb_reader *r) { return head_is_put_off(r) || can_claim(r); }
+bool fb_pool_is_to_wake(struct fb_reader *r) {
+  return head_is_put_off(r) || (r->claimed - r->head <= WAKE_ENTRIES && may_open(r));
+}

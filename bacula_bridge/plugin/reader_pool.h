@@ -10,7 +10,7 @@
  * the stream and by the size of the scan; a file that has outgrown it is read in
  * chunks, so a thread never waits for memory while it holds a file, and the head
  * may always be claimed.  Attribute streams and lists of extents are counted when
- * they are there; small buffers that cells keep (16 KiB each at most) are not.
+ * they are there; two small buffers that each cell keeps (16 KiB at most) are not.
  *
  * An entry that cannot be opened now (no descriptor, a lease, large beyond the
  * bound) is put off: it holds nothing until it is the head, which alone may wait.
@@ -22,6 +22,9 @@
 
 #include "chunks.h"
 #include "reader.h"
+
+/* So many threads open entries also when the job has never to wait. */
+#define FB_OPENING_MIN 2
 
 /* Paths of the entries of one frame, freed with the last of them. */
 struct block {
@@ -59,6 +62,9 @@ struct fb_reader {
   size_t ring_bytes;
   struct cell *cells; /* FB_AHEAD_ENTRIES_MAX */
   uint64_t head, large_cursor, claimed, tail;
+  /* Threads that open entries now, and how many may: more while the job has to wait for
+   * the head, fewer while all that may be open is open. */
+  unsigned opening, opening_max;
   bool finished;
   bool has_previous; /* the entry before tail could be a first name */
   struct fb_entry previous;
@@ -96,7 +102,9 @@ void fb_pool_count_memory(struct fb_reader *r, struct fb_prefetch *item);
 void fb_pool_count_large(struct fb_reader *r, struct cell *cell, bool counts);
 /* Gives the pool the first large file, once everything before it is open. */
 void fb_pool_find_large(struct fb_reader *r);
-/* Is there an entry that a thread could open now? */
-bool fb_pool_has_work(struct fb_reader *r);
+/* The job waits for an entry that is being opened. */
+void fb_pool_wants_more(struct fb_reader *r);
+/* Is there enough to do for a thread that sleeps? */
+bool fb_pool_is_to_wake(struct fb_reader *r);
 
 #endif

@@ -30,6 +30,7 @@ void fb_attributes_begin(struct fb_attributes *attributes, const struct stat *re
                .mtime_s = record->st_mtim.tv_sec},
       .stream = buffer,
   };
+  attributes->complete = fb_short_take(record, &attributes->stat);
 }
 
 void fb_attributes_free(struct fb_attributes *attributes) { fb_blob_free(&attributes->stream); }
@@ -70,7 +71,6 @@ static const char *take_items(struct fb_attributes *a, const uint8_t *chunk, siz
       if (fb_blob_stat(&item, &stat) < 0)
         return "has a STAT item that is none";
       a->stat = stat;
-      a->has_stat = true;
     } else if (item.tag == FB_ITEM_END) {
       if (item.value_len != 4 || little_u32(item.value) != a->item_count)
         return "has lost items";

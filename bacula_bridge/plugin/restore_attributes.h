@@ -28,8 +28,7 @@ enum fb_kind {
 
 struct fb_attributes {
   struct fb_stat stat;   /* Bacula's record until the stream's STAT replaced it */
-  bool has_stat;         /* STAT came */
-  bool complete;         /* END came, and everything before it */
+  bool complete;         /* END came, and everything before it; or there is no stream */
   const char *damage;    /* NULL, or what is wrong with the stream */
   uint32_t item_count;
   uint32_t lost_count;   /* LOST items among them */

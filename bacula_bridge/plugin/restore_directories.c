@@ -23,7 +23,7 @@ struct record {
   uint32_t path_len;
   uint32_t stream_len;
   uint32_t lost_count;
-  uint32_t reserved;
+  uint32_t complete; /* the attributes are known, though there may be no stream */
   struct fb_stat stat;
 };
 
@@ -139,6 +139,7 @@ int fb_directories_note(struct fb_directories *d, enum fb_note note, const char 
   if (attributes != NULL) {
     record.stat = attributes->stat;
     record.lost_count = attributes->lost_count;
+    record.complete = attributes->complete;
     record.stream_len = attributes->complete ? (uint32_t)attributes->stream.size : 0;
   }
   size_t depth = depth_of(path, path_len);
@@ -245,7 +246,7 @@ static int read_record(int fd, off_t at, struct record *record, struct reader *r
   stream->size = record->stream_len;
   reader->attributes.stat = record->stat;
   reader->attributes.lost_count = record->lost_count;
-  reader->attributes.complete = record->stream_len != 0;
+  reader->attributes.complete = record->complete != 0;
   return rc;
 }
 

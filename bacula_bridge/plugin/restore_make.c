@@ -121,6 +121,7 @@ static bool is_as_made(const struct making *m, int dir_fd, int fd) {
 /* Makes the name in dir_fd; 0 or -errno, -EEXIST if something stands there. */
 static int make_name(const struct making *m, int dir_fd, const char *name, int *fd) {
   const struct restore_pkt *rp = m->rp;
+  const mode_t mode = rp->statp.st_mode;
   int rc;
   if (m->kind == FB_KIND_HARD_LINK)
     return make_link(m, dir_fd, name);
@@ -130,8 +131,9 @@ static int make_name(const struct making *m, int dir_fd, const char *name, int *
   }
   if (m->kind == FB_KIND_SYMLINK)
     rc = symlinkat(rp->olname != NULL ? rp->olname : "", dir_fd, name);
-  else
-    rc = mknodat(dir_fd, name, (rp->statp.st_mode & S_IFMT) | 0600, rp->statp.st_rdev);
+  else /* of what is no device st_rdev may hold times, which libc refuses as a number */
+    rc = mknodat(dir_fd, name, (mode & S_IFMT) | 0600,
+                 S_ISCHR(mode) || S_ISBLK(mode) ? rp->statp.st_rdev : 0);
   if (rc < 0)
     return -errno;
   /* O_PATH: nothing happens to a device or FIFO by it. */
