@@ -144,7 +144,8 @@ int fb_reader_push(struct fb_reader *reader, const struct fb_frame *frame,
     return -1;
   pthread_mutex_lock(&reader->lock);
   int rc = take_entries(reader, &entries, state, error);
-  pthread_cond_broadcast(&reader->work);
+  if (fb_pool_is_to_wake(reader)) /* who is woken wakes the next */
+    pthread_cond_signal(&reader->work);
   pthread_mutex_unlock(&reader->lock);
   return rc;
 }
@@ -179,8 +180,7 @@ enum fb_next fb_reader_next(struct fb_reader *r, long timeout_ms, struct fb_pref
     }
     if (next != FB_NEXT_WAIT || timeout_ms == 0)
       break;
-    if (r->head < r->claimed)
-      fb_pool_wants_more(r);
+    fb_pool_wants_more(r);
     if (round == 0)
       fb_condition_wait_ms(&r->ready, &r->lock, timeout_ms);
   }

@@ -102,7 +102,7 @@ void fb_pool_count_memory(struct fb_reader *r, struct fb_prefetch *item);
 void fb_pool_count_large(struct fb_reader *r, struct cell *cell, bool counts);
 /* Gives the pool the first large file, once everything before it is open. */
 void fb_pool_find_large(struct fb_reader *r);
-/* The job waits for an entry that is being opened. */
+/* The job waits for the head: if all that may be opening entries are, let there be more. */
 void fb_pool_wants_more(struct fb_reader *r);
 /* Is there enough to do for a thread that sleeps? */
 bool fb_pool_is_to_wake(struct fb_reader *r);

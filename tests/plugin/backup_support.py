@@ -1,23 +1,38 @@
 """Drive the plugin's backup side as the File Daemon would.
 
 Covers: compiling the harness with sanitizers, running it against tests/support/stream_bridge.py,
-reading its dump, comparing a dump with the tree it came from.
+reading its dump, comparing a dump with the tree it came from, a lease on a file.
 Does not cover: the expectations of single cases (test_plugin_backup.py).
 """
 
+import contextlib
 import errno
+import fcntl
 import os
+import signal
 import stat
 import struct
 import subprocess
+import threading
+import time
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import xxhash
 
-from tests.plugin.restore_support import PLUGIN, RUN_TIMEOUT_S, compile_c
+from tests.plugin.restore_support import (
+    ITEM_END,
+    ITEM_STAT,
+    ITEM_XATTR,
+    PLUGIN,
+    RUN_TIMEOUT_S,
+    compile_c,
+    parse,
+    read_xattrs,
+    short_rdev,
+)
 from tests.support.stream_bridge import (
     FLAG_DELETED,
     LINK,
@@ -37,7 +52,7 @@ M_FATAL, M_ERROR, M_WARNING, M_INFO = 4, 5, 6, 7
 KEEPALIVE_MS, SILENCE_MS, DESCRIPTOR_WAIT_MS = 200, 1500, 3000
 CHUNK = 1 << 20
 # What the harness stands before, to spoil or to count.
-WRAPPED = ("pread64", "statx", "fstat64", "flistxattr", "syscall")
+WRAPPED = ("pread64", "statx", "fstat64", "flistxattr", "syscall", "pthread_cond_wait")
 
 
 def compile_harness(output: Path, sanitize: str) -> Path:
@@ -67,7 +82,9 @@ class SavedFile:
     gid: int
     rdev: int
     size: int
+    atime: int
     mtime: int
+    cmd: bytes
     extents: list[tuple[int, int]]
     crc: int
     acl: bytes
@@ -113,18 +130,19 @@ def read_dump(path: Path) -> Dump:
             dump.end = words[0]
         else:
             # An aborted file has no xattrs behind its content.
-            words += ["-"] * (18 - len(words))
-            pairs = (part.split(":") for part in words[14].split(",") if ":" in part)
+            words += ["-"] * (20 - len(words))
+            pairs = (part.split(":") for part in words[16].split(",") if ":" in part)
             extents = [(int(offset), int(size)) for offset, size in pairs if int(size) > 0]
             dump.files.append(
                 SavedFile(
                     *(int(words[0]), int(words[1]), unhex(words[2]), unhex(words[3])),
                     *(int(words[4]), int(words[5]), int(words[6], 8)),
-                    *map(int, words[7:14]),
+                    *map(int, words[7:15]),
+                    unhex(words[15]),
                     extents,
-                    int(words[15], 16) if words[15] != "-" else 0,
-                    unhex(words[16]),
-                    [unhex(part) for part in words[17].split(".") if part not in ("", "-")],
+                    int(words[17], 16) if words[17] != "-" else 0,
+                    unhex(words[18]),
+                    [unhex(part) for part in words[19].split(".") if part not in ("", "-")],
                 )
             )
     return dump
@@ -202,14 +220,35 @@ def open_below(root: Path, path: bytes, flags: int) -> int:
     return fd
 
 
-def check_blob(blob: Sequence[bytes], info: os.stat_result) -> None:
-    magic, version, number, _ = struct.unpack_from("<IHHI", blob[0])
-    assert (magic, version, number) == (0x31414246, 1, 0)
-    mode, nlink, uid, gid, _, size, ino = struct.unpack_from("<IIIIQQQ", blob[0], 24)
-    assert (mode, nlink, uid, gid) == (info.st_mode, info.st_nlink, info.st_uid, info.st_gid)
-    assert (size, ino) == (info.st_size, info.st_ino)
-    mtime_s, _, _, _, mtime_ns = struct.unpack_from("<qqqII", blob[0], 24 + 48)
-    assert mtime_s * 10**9 + mtime_ns == info.st_mtime_ns
+def check_stream(blob: Sequence[bytes], info: os.stat_result, xattrs: dict[bytes, bytes]) -> None:
+    """The stream is whole: all of STAT that a receipt has as well, and every xattr."""
+    (tag, _, value), *items, end = parse(blob)
+    assert tag == ITEM_STAT
+    values = struct.unpack("<IIIIQQQqqqqIIIIII", value)
+    assert values[:7] == (
+        *(info.st_mode, info.st_nlink, info.st_uid, info.st_gid),
+        *(info.st_rdev, info.st_size, info.st_ino),
+    )
+    assert values[8] * 10**9 + values[12] == info.st_mtime_ns
+    assert values[9] * 10**9 + values[13] == info.st_ctime_ns
+    assert sorted(items) == sorted((ITEM_XATTR, *pair) for pair in xattrs.items())
+    assert end == (ITEM_END, b"", struct.pack("<I", 1 + len(items)))
+
+
+def check_attributes(saved: SavedFile, receipt: Receipt, info: os.stat_result, fd: int) -> None:
+    """All that Bacula's record has no room for is in a stream, or it is times alone."""
+    xattrs = read_xattrs(b"/proc/self/fd/%d" % fd, follow=True)
+    is_device = stat.S_ISCHR(info.st_mode) or stat.S_ISBLK(info.st_mode)
+    assert (saved.uid, saved.gid, saved.nlink) == (info.st_uid, info.st_gid, info.st_nlink)
+    assert (saved.atime, saved.mtime) == (receipt.atime_s, info.st_mtime_ns // 10**9)
+    if receipt.status == LINK:
+        assert (saved.blob, saved.rdev) == ([], info.st_rdev)
+    elif is_device or xattrs:
+        check_stream(saved.blob, info, xattrs)
+        assert saved.rdev == info.st_rdev
+    else:
+        assert saved.blob == []
+        assert saved.rdev == short_rdev(info.st_mtime_ns % 10**9, receipt.atime_ns)
 
 
 def check_receipt(receipt: Receipt, info: os.stat_result) -> None:
@@ -261,8 +300,9 @@ def check_saved(root: Path, entries: Sequence[Entry], dump: Dump, stream: Stream
         saved = files.pop(receipt.file_index)
         directory = stat.S_ISDIR(entry.mode) and entry.path
         assert saved.fname == base + b"/" + entry.path + (b"/" if directory else b"")
+        assert (saved.cmd, saved.acl) == (b"forebay:", b"")
         if entry.flags & FLAG_DELETED:
-            assert saved.type == FT_DELETED
+            assert (saved.type, saved.rdev, saved.blob) == (FT_DELETED, 0, [])
             continue
         assert receipt.status in (SAVED, LINK)
         regular = stat.S_ISREG(entry.mode)
@@ -274,8 +314,7 @@ def check_saved(root: Path, entries: Sequence[Entry], dump: Dump, stream: Stream
             check_type(saved, entry, receipt, fd, by_index)
             if regular and receipt.status == SAVED:
                 check_content(saved, receipt, fd)
-            if receipt.status == SAVED:
-                check_blob(saved.blob, info)
+            check_attributes(saved, receipt, info, fd)
         finally:
             os.close(fd)
     assert files == {}
@@ -299,3 +338,31 @@ def check_type(
         assert saved.link == os.fsencode(os.readlink("", dir_fd=fd))
     else:
         assert saved.type == FT_SPEC
+
+
+@contextlib.contextmanager
+def leased(path: Path, held_s: float) -> Iterator[list[float]]:
+    """Hold a write lease and give it up that long after somebody asked; yield when they did."""
+    asked: list[float] = []
+    timers: list[threading.Timer] = []
+    fd = os.open(path, os.O_RDWR)
+
+    def give_up() -> None:
+        fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+
+    def on_break(number: int, frame: object) -> None:
+        if not asked:
+            asked.append(time.monotonic())
+            timers.append(threading.Timer(held_s, give_up))
+            timers[0].start()
+
+    previous = signal.signal(signal.SIGIO, on_break)
+    fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+    try:
+        yield asked
+    finally:
+        for timer in timers:
+            timer.cancel()
+            timer.join()
+        os.close(fd)
+        signal.signal(signal.SIGIO, previous)

@@ -19,13 +19,15 @@
  *   fault=chmod:INO:MODE     its mode (decimal) changes right after its first read
  *   fault=rewrite:INO:BYTES  so many bytes become "z" right after its first read, and its
  *                            mtime is put back
+ *   fault=list:INO:ERRNO     the names of its xattrs cannot be had
  *   fault=mark:INO:0         the time (ns) of its first read goes to DIR/read_ns
+ *   delay=US  hold=N  settle=FILES:THREADS     see harness_calls.h
  * Link with -Wl,--wrap=pread64, which the faults need, and those of harness_calls.h.
  *
  * DIR/K.dump has a line per message ("M type text") and at its end "E" with the
  * job's end; DIR/K.files has a line per file ("F" and the fields that dump_file()
- * names).  Byte strings are in hexadecimal, "-" if empty.  DIR/calls has what
- * harness_calls.h has counted.
+ * names).  Byte strings are in hexadecimal, "-" if empty.  DIR/calls and DIR/opening
+ * have what harness_calls.h has counted.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -48,8 +50,8 @@ struct settings {
   unsigned jobs, first_job_id, count, version;
   char level;
   int accurate;
-  long cancel, pause, skew;
-  const char *dataset, *socket, *out, *options, *command, *fault;
+  long cancel, pause, skew, delay, hold;
+  const char *dataset, *socket, *out, *options, *command, *fault, *settle;
 };
 
 static struct settings settings = {.jobs = 1,
@@ -146,7 +148,7 @@ struct job {
   atomic_bool canceled;
   atomic_bool failed;
   int32_t file_index;
-  char name[64];
+  char name[64], command[1024];
 };
 
 static void put_hex(FILE *to, const void *data, size_t size) {
@@ -288,7 +290,7 @@ static void dump_xacl(struct job *job, int func) {
   }
 }
 
-/* F index type fname link LinkFI flags mode ino nlink uid gid rdev size mtime
+/* F index type fname link LinkFI flags mode ino nlink uid gid rdev size atime mtime cmd
  *   extents crc acl xattr */
 static bool dump_file(struct job *job, struct save_pkt *sp) {
   const struct stat *st = &sp->statp;
@@ -296,9 +298,11 @@ static bool dump_file(struct job *job, struct save_pkt *sp) {
   put_hex(job->file_dump, sp->fname, strlen(sp->fname));
   fputc(' ', job->file_dump);
   put_hex(job->file_dump, sp->link, strlen(sp->link));
-  fprintf(job->file_dump, " %" PRId32 " %" PRIu64 " %o %ju %ju %u %u %ju %jd %jd", sp->LinkFI,
+  fprintf(job->file_dump, " %" PRId32 " %" PRIu64 " %o %ju %ju %u %u %ju %jd %jd %jd ", sp->LinkFI,
           sp->flags, st->st_mode, (uintmax_t)st->st_ino, (uintmax_t)st->st_nlink, st->st_uid,
-          st->st_gid, (uintmax_t)st->st_rdev, (intmax_t)st->st_size, (intmax_t)st->st_mtime);
+          st->st_gid, (uintmax_t)st->st_rdev, (intmax_t)st->st_size, (intmax_t)st->st_atime,
+          (intmax_t)st->st_mtime);
+  put_hex(job->file_dump, sp->cmd, strlen(sp->cmd));
   job->file_index += 1 + (int32_t)settings.skew;
   bool good = true;
   if (sp->no_read)
@@ -359,6 +363,8 @@ static void save_files(struct job *job) {
     memset(&sp, 0, sizeof sp);
     sp.pkt_size = sp.pkt_end = sizeof sp;
     sp.portable = true;
+    sp.cmd = job->command;
+    settle_before(job->file_index);
     if (settings.pause == job->file_index)
       await_go();
     if (is_over(job) || plugin->startBackupFile(&job->context, &sp) != bRC_OK)
@@ -375,12 +381,13 @@ static void save_files(struct job *job) {
 
 static void *job_main(void *argument) {
   struct job *job = argument;
-  char command[1024], start[128];
+  char *command = job->command, start[128];
+  const size_t room = sizeof job->command;
   job->thread = pthread_self();
   if (settings.command != NULL)
-    snprintf(command, sizeof command, "%s", settings.command);
+    snprintf(command, room, "%s", settings.command);
   else
-    snprintf(command, sizeof command, "forebay:dataset=%s:shard=%u/%u%s%s", settings.dataset,
+    snprintf(command, room, "forebay:dataset=%s:shard=%u/%u%s%s", settings.dataset,
              job->shard, settings.jobs, settings.options == NULL ? ":socket=" : "",
              settings.options == NULL ? settings.socket : "");
   snprintf(start, sizeof start, "JobId=%u Job=%s", settings.first_job_id, job->name);
@@ -425,6 +432,8 @@ static void parse(int argc, char **argv) {
   } keys[] = {{"dataset", &settings.dataset, NULL, NULL}, {"socket", &settings.socket, NULL, NULL},
               {"out", &settings.out, NULL, NULL},         {"options", &settings.options, NULL, NULL},
               {"command", &settings.command, NULL, NULL}, {"fault", &settings.fault, NULL, NULL},
+              {"settle", &settings.settle, NULL, NULL},
+              {"delay", NULL, &settings.delay, NULL},     {"hold", NULL, &settings.hold, NULL},
               {"cancel", NULL, &settings.cancel, NULL},
               {"pause", NULL, &settings.pause, NULL},     {"skew", NULL, &settings.skew, NULL},
               {"jobs", NULL, NULL, &settings.jobs},       {"count", NULL, NULL, &settings.count},

@@ -3,6 +3,8 @@
  * The attributes stream and paths below a root, one command per run:
  *
  *   build PATH                    prints "lost COUNT ERRNO" and each chunk as "chunk HEX"
+ *   short MODE MTIME ATIME        their nanoseconds; prints "fits YES RDEV" (RDEV in hexadecimal)
+ *   take MODE RDEV                prints "none" or "MTIME ATIME"
  *   check NUMBER                  stdin: a chunk in hexadecimal; prints its items
  *   crc                           stdin: hexadecimal; prints the CRC-32
  *   fuzz ROUNDS SEED              mutated chunks through check and item
@@ -68,6 +70,25 @@ static int build(const char *path) {
   }
   fb_blob_free(&blob);
   close(fd);
+  return 0;
+}
+
+static int make_short(char **argv) {
+  struct stat st = {.st_mode = (mode_t)strtoul(argv[2], NULL, 8),
+                    .st_mtim.tv_nsec = atol(argv[3]),
+                    .st_atim.tv_nsec = atol(argv[4])};
+  printf("fits %d %llx\n", fb_short_fits(&st), (unsigned long long)fb_short_rdev(&st));
+  return 0;
+}
+
+static int take_short(char **argv) {
+  const struct stat st = {.st_mode = (mode_t)strtoul(argv[2], NULL, 8),
+                          .st_rdev = strtoull(argv[3], NULL, 16)};
+  struct fb_stat out = {.mtime_ns = 1, .atime_ns = 2};
+  if (fb_short_take(&st, &out))
+    printf("%u %u\n", out.mtime_ns, out.atime_ns);
+  else if (out.mtime_ns == 1 && out.atime_ns == 2)
+    printf("none\n");
   return 0;
 }
 
@@ -189,6 +210,10 @@ static int resolve(int argc, char **argv) {
 int main(int argc, char **argv) {
   if (argc == 3 && strcmp(argv[1], "build") == 0)
     return build(argv[2]);
+  if (argc == 5 && strcmp(argv[1], "short") == 0)
+    return make_short(argv);
+  if (argc == 4 && strcmp(argv[1], "take") == 0)
+    return take_short(argv);
   if (argc == 3 && strcmp(argv[1], "check") == 0)
     return check(atoi(argv[2]));
   if (argc == 4 && strcmp(argv[1], "fuzz") == 0)

@@ -5,7 +5,8 @@
  * hexadecimal, "-" for NULL.
  *
  *   new WHERE WORK_DIR        setid UID GID           cancel
- *   file TYPE MODE UID GID MTIME RDEV SIZE REPLACE OFNAME OLNAME   (start and create)
+ *   file TYPE MODE UID GID ATIME MTIME RDEV SIZE REPLACE OFNAME OLNAME
+ *                                                                  start and create
  *   swap PATH                 another process moves PATH over the next symlink or node made
  *   data OFFSET BYTES         [SEEK,] WRITE           blob BYTES   kept for end
  *   end                       set_attributes ... end_file
@@ -52,6 +53,10 @@ int symlinkat(const char *target, int dir_fd, const char *name) {
 }
 
 int mknodat(int dir_fd, const char *name, mode_t mode, dev_t device) {
+  if (device != (unsigned)device) { /* libc refuses what the kernel has no bits for */
+    errno = EINVAL;
+    return -1;
+  }
   int rc = (int)syscall(SYS_mknodat, dir_fd, name, mode, (unsigned)device);
   if (rc == 0)
     swap_in(dir_fd, name);
@@ -130,13 +135,13 @@ static void start(struct core *core, char **argv) {
   rp->statp.st_mode = (mode_t)strtoul(argv[2], NULL, 8);
   rp->statp.st_uid = (uid_t)strtoul(argv[3], NULL, 10);
   rp->statp.st_gid = (gid_t)strtoul(argv[4], NULL, 10);
-  rp->statp.st_mtime = strtoll(argv[5], NULL, 10);
-  rp->statp.st_atime = rp->statp.st_mtime;
-  rp->statp.st_rdev = strtoull(argv[6], NULL, 10);
-  rp->statp.st_size = strtoll(argv[7], NULL, 10);
-  rp->replace = argv[8][0];
-  unhex(argv[9], &core->ofname);
-  unhex(argv[10], &core->olname);
+  rp->statp.st_atime = strtoll(argv[5], NULL, 10);
+  rp->statp.st_mtime = strtoll(argv[6], NULL, 10);
+  rp->statp.st_rdev = strtoull(argv[7], NULL, 10);
+  rp->statp.st_size = strtoll(argv[8], NULL, 10);
+  rp->replace = argv[9][0];
+  unhex(argv[10], &core->ofname);
+  unhex(argv[11], &core->olname);
   rp->ofname = core->ofname;
   rp->olname = core->olname;
   rp->create_status = CF_ERROR;

@@ -86,15 +86,44 @@ def stream_of(st: os.stat_result, xattrs: Mapping[bytes, bytes] | None = None) -
     return stream(items)
 
 
-def read_xattrs(path: bytes) -> dict[bytes, bytes]:
-    """All xattrs of the inode at path, of a symlink itself, too."""
+def parse(chunks: Sequence[bytes]) -> list[tuple[int, bytes, bytes]]:
+    """Read a stream back by the document alone: tag, name and value of each item."""
+    items = []
+    for number, one in enumerate(chunks):
+        magic, version, got_number, length, crc = struct.unpack_from("<4sHHII", one)
+        assert (magic, version, got_number, length) == (b"FBA1", 1, number, len(one) - 16)
+        assert len(one) <= CHUNK_BYTES_MAX
+        assert crc == zlib.crc32(one[16:])
+        at = 16
+        while at < len(one):
+            tag, name_len, value_len = struct.unpack_from("<HHI", one, at)
+            at += 8
+            value_at = at + name_len
+            items.append((tag, one[at:value_at], one[value_at : value_at + value_len]))
+            at = value_at + value_len
+        assert at == len(one)
+    return items
+
+
+def short_rdev(mtime_ns: int, atime_ns: int) -> int:
+    """Return what st_rdev of Bacula's record holds of a file without a stream."""
+    return 5 << 60 | mtime_ns << 30 | atime_ns
+
+
+def short(st: os.stat_result) -> os.stat_result:
+    """Return the record of a file without a stream."""
+    return with_rdev(st, short_rdev(st.st_mtime_ns % 10**9, st.st_atime_ns % 10**9))
+
+
+def read_xattrs(path: bytes, *, follow: bool = False) -> dict[bytes, bytes]:
+    """All xattrs of the inode at path, of a symlink itself, too, unless follow says otherwise."""
     try:
-        names = os.listxattr(path, follow_symlinks=False)
+        names = os.listxattr(path, follow_symlinks=follow)
     except OSError as error:
         if error.errno == errno.ENOTSUP:
             return {}
         raise
-    return {os.fsencode(n): os.getxattr(path, n, follow_symlinks=False) for n in names}
+    return {os.fsencode(n): os.getxattr(path, n, follow_symlinks=follow) for n in names}
 
 
 @dataclass(slots=True)
@@ -155,8 +184,8 @@ class Script:
 
     def raw(self, type_: int, st: os.stat_result, name: bytes, link: bytes | None) -> None:
         self.lines.append(
-            f"file {type_} {st.st_mode:o} {st.st_uid} {st.st_gid} {st.st_mtime_ns // 10**9}"
-            f" {st.st_rdev} {st.st_size} {self.replace}"
+            f"file {type_} {st.st_mode:o} {st.st_uid} {st.st_gid} {st.st_atime_ns // 10**9}"
+            f" {st.st_mtime_ns // 10**9} {st.st_rdev} {st.st_size} {self.replace}"
             f" {name.hex() or '-'} {link.hex() if link else '-'}"
         )
 
@@ -200,9 +229,18 @@ def make_stat(
 
 def with_size(st: os.stat_result, size: int) -> os.stat_result:
     """The same attributes with another size."""
+    return changed(st, size, st.st_rdev)
+
+
+def with_rdev(st: os.stat_result, rdev: int) -> os.stat_result:
+    """The same attributes with another st_rdev."""
+    return changed(st, st.st_size, rdev)
+
+
+def changed(st: os.stat_result, size: int, rdev: int) -> os.stat_result:
     values = [*st[:6], size, *st[7:10], st.st_atime, st.st_mtime, st.st_ctime]
     nanoseconds = [st.st_atime_ns, st.st_mtime_ns, st.st_ctime_ns]
-    return os.stat_result([*values, *nanoseconds, st.st_blksize, st.st_blocks, st.st_rdev])
+    return os.stat_result([*values, *nanoseconds, st.st_blksize, st.st_blocks, rdev])
 
 
 class Reach:
@@ -268,8 +306,18 @@ def extents(path: bytes) -> Iterator[tuple[int, bytes]]:
             yield size - 1, b"\0"
 
 
-def add_tree(script: Script, root: bytes, below: bytes, shard: tuple[int, int] = (1, 1)) -> None:
-    """Add the entries of one shard (k, N) of a real tree to a restore job."""
+def add_tree(
+    script: Script,
+    root: bytes,
+    below: bytes,
+    shard: tuple[int, int] = (1, 1),
+    *,
+    always_stream: bool = False,
+) -> None:
+    """Add the entries of one shard (k, N) of a real tree to a restore job.
+
+    They have an attributes stream where they need one, or, as they once did, always.
+    """
     seen: dict[int, bytes] = {}
     reach = Reach(root)
     for path, st in walk_for_backup(reach):
@@ -281,7 +329,11 @@ def add_tree(script: Script, root: bytes, below: bytes, shard: tuple[int, int] =
             script.file(FT_LNKSAVED, target, st, link=seen[st.st_ino], blob=[])
             continue
         seen[st.st_ino] = target
-        blob = stream_of(st, read_xattrs(full))
+        xattrs = read_xattrs(full)
+        is_device = stat.S_ISCHR(st.st_mode) or stat.S_ISBLK(st.st_mode)
+        blob = stream_of(st, xattrs)
+        if not (xattrs or is_device or always_stream):
+            st, blob = short(st), []
         if stat.S_ISDIR(st.st_mode):
             script.file(FT_DIREND, target, st, blob=blob)
         elif stat.S_ISLNK(st.st_mode):

@@ -1,8 +1,10 @@
 """The attributes stream and the resolution of paths below a root, as C makes them.
 
-Covers: fb_blob_build against docs/formats/attributes.md, fb_blob_check and fb_blob_item on damaged
-chunks, CRC-32, fb_open_beneath, fb_open_parent, fb_make_parent with and without openat2.
-Does not cover: how a stream is applied (test_plugin_restore.py).
+Covers: fb_blob_build and the times without a stream against docs/formats/attributes.md,
+fb_blob_check and fb_blob_item on damaged chunks, CRC-32, fb_open_beneath, fb_open_parent,
+fb_make_parent with and without openat2.
+Does not cover: how a stream is applied (test_plugin_restore.py), or times without one
+(test_plugin_short.py).
 """
 
 import errno
@@ -17,7 +19,6 @@ from pathlib import Path
 import pytest
 
 from tests.plugin.restore_support import (
-    CHUNK_BYTES_MAX,
     FT_REG,
     ITEM_END,
     ITEM_LOST,
@@ -28,6 +29,7 @@ from tests.plugin.restore_support import (
     compile_c,
     item,
     make_stat,
+    parse,
     read_xattrs,
     stat_item,
     stream_of,
@@ -73,25 +75,6 @@ def build(harness: Path, path: Path) -> tuple[str, list[bytes]]:
     return lost, [bytes.fromhex(line.removeprefix("chunk ")) for line in chunks]
 
 
-def parse(chunks: list[bytes]) -> list[tuple[int, bytes, bytes]]:
-    """Read a stream back by the document alone."""
-    items = []
-    for number, one in enumerate(chunks):
-        magic, version, got_number, length, crc = struct.unpack_from("<4sHHII", one)
-        assert (magic, version, got_number, length) == (b"FBA1", 1, number, len(one) - 16)
-        assert len(one) <= CHUNK_BYTES_MAX
-        assert crc == zlib.crc32(one[16:])
-        at = 16
-        while at < len(one):
-            tag, name_len, value_len = struct.unpack_from("<HHI", one, at)
-            at += 8
-            value_at = at + name_len
-            items.append((tag, one[at:value_at], one[value_at : value_at + value_len]))
-            at = value_at + value_len
-        assert at == len(one)
-    return items
-
-
 def test_a_stream_holds_stat_then_xattrs_then_the_count(harness, tmp_path):
     path = tmp_path / "file"
     path.write_text("12345")
@@ -115,6 +98,62 @@ def test_a_stream_holds_stat_then_xattrs_then_the_count(harness, tmp_path):
     xattrs = {name: value for tag, name, value in items if tag == ITEM_XATTR}
     assert xattrs == read_xattrs(bytes(path))
     assert items[-1] == (ITEM_END, b"", struct.pack("<I", len(items) - 1))
+
+
+def test_without_xattrs_there_is_no_stream(harness, tmp_path):
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "link").symlink_to("file")
+    os.mkfifo(tmp_path / "fifo")
+    for path in (tmp_path, *tmp_path.iterdir()):
+        assert build(harness, path) == ("lost 0 0", [])
+
+
+@needs_root
+def test_a_device_always_has_a_stream(harness, tmp_path):
+    os.mknod(tmp_path / "device", stat.S_IFCHR | 0o600, os.makedev(1, 3))
+    _, chunks = build(harness, tmp_path / "device")
+    assert [tag for tag, _, _ in parse(chunks)] == [ITEM_STAT, ITEM_END]
+
+
+KINDS = [stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK, stat.S_IFIFO, stat.S_IFSOCK]
+DEVICES = [stat.S_IFCHR, stat.S_IFBLK]
+
+
+@pytest.mark.parametrize(
+    ("mtime_ns", "atime_ns", "rdev"),
+    [
+        (0, 0, "5000000000000000"),
+        (1, 0, "5000000040000000"),
+        (0, 1, "5000000000000001"),
+        (123_456_789, 987_654_321, "51d6f3457ade68b1"),
+        (999_999_999, 999_999_999, "5ee6b27ffb9ac9ff"),
+    ],
+)
+def test_nanoseconds_go_where_devices_have_a_number(harness, mtime_ns, atime_ns, rdev):
+    assert int(rdev, 16) < 1 << 63  # what Bacula's record holds
+    for kind in KINDS:
+        mode = f"{kind | 0o644:o}"
+        assert call(harness, "short", mode, mtime_ns, atime_ns) == [f"fits 1 {rdev}"]
+        assert call(harness, "take", mode, rdev) == [f"{mtime_ns} {atime_ns}"]
+    for kind in DEVICES:
+        assert call(harness, "short", f"{kind:o}", mtime_ns, atime_ns) == [f"fits 0 {rdev}"]
+        assert call(harness, "take", f"{kind:o}", rdev) == ["none"]
+
+
+@pytest.mark.parametrize("times", [(-1, 0), (0, -1), (10**9, 0), (0, 10**9), (2**30, 0)])
+def test_nanoseconds_that_are_none_need_a_stream(harness, times):
+    (line,) = call(harness, "short", f"{stat.S_IFREG:o}", *times)
+    assert line.startswith("fits 0 ")
+
+
+@pytest.mark.parametrize("mark", [mark for mark in range(16) if mark != 5])
+def test_no_other_mark_is_taken_for_times(harness, mark):
+    assert call(harness, "take", f"{stat.S_IFREG:o}", f"{mark << 60:x}") == ["none"]
+
+
+@pytest.mark.parametrize("times", [10**9 << 30, 10**9, (2**30 - 1) << 30, 2**30 - 1])
+def test_nanoseconds_beyond_a_second_are_not_taken(harness, times):
+    assert call(harness, "take", f"{stat.S_IFREG:o}", f"{5 << 60 | times:x}") == ["none"]
 
 
 @needs_root

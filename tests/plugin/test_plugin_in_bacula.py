@@ -2,8 +2,8 @@
 
 Covers: what the catalog and the job log say for good jobs, deleted names, single files that fail,
 streams that break, refused and cancelled jobs; symlinks out of the root; that the File Daemon
-lives on.
-Does not cover: the product's bridge and restores (tests/system).
+lives on; attributes through Bacula's own record and back.
+Does not cover: the product's bridge and its restores (tests/system).
 """
 
 import contextlib
@@ -15,6 +15,7 @@ import shutil
 import signal
 import sqlite3
 import stat
+import string
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -26,8 +27,8 @@ import pytest
 from bacula_bridge import programs
 from bacula_bridge.lab import Lab
 from bacula_bridge.render import CLIENT_NAME
-from tests.plugin.restore_support import PLUGIN
-from tests.support.compare import compare_trees
+from tests.plugin.restore_support import PLUGIN, Reach, read_xattrs, short_rdev
+from tests.support.compare import compare_trees, format_differences
 from tests.support.stream_bridge import (
     DELETED,
     FLAG_DELETED,
@@ -42,7 +43,7 @@ from tests.support.stream_bridge import (
     entries_of_tree,
     split,
 )
-from tests.support.tree import make_tree, remove_tree
+from tests.support.tree import DEFAULT_ACL, make_tree, remove_tree
 
 pytestmark = pytest.mark.bacula
 
@@ -58,6 +59,8 @@ METADATA_CALLS = (
 OTHER_CALLS_MAX = 100  # of the daemon itself for two jobs
 STATUS = "select JobStatus from Job where JobId = ?"
 RUNNING = frozenset("CRFSMmsjdcptuDBil")
+BASE64 = string.ascii_uppercase + string.ascii_lowercase + string.digits + "+/"
+RDEV_FIELD = 6  # its place in LStat
 BROKEN_WAYS = [
     Misbehaviour.REFUSE,
     Misbehaviour.CUT_FRAME,
@@ -131,6 +134,12 @@ class Bacula:
         """Return what the catalog has of a job: FileIndex by name."""
         sql = "select Path || Filename, FileIndex from File join Path using (PathId)"
         return dict(self.query(f"{sql} where JobId = ?", jobid))
+
+    def records(self, jobids: Sequence[int]) -> dict[str, int]:
+        """Return st_rdev of the records in the catalog by name."""
+        sql = "select Path || Filename, LStat from File join Path using (PathId) where JobId = ?"
+        rows = [row for jobid in jobids for row in self.query(sql, jobid)]
+        return {name: number_of(record.split()[RDEV_FIELD]) for name, record in rows}
 
     def restore(self, jobids: Sequence[int], to: Path) -> Job:
         listed = ",".join(map(str, jobids))
@@ -232,6 +241,52 @@ def test_a_cancelled_job_lets_go_of_the_bridge_and_the_daemon_lives_on(bacula, r
     assert "Fatal error: forebay" not in canceled.log
     assert good.status == "T"
     assert bacula.daemon_pid() == pid
+
+
+def number_of(digits: str) -> int:
+    """Return a number as Bacula's record spells it."""
+    value = 0
+    for digit in digits.removeprefix("-"):
+        value = value << 6 | BASE64.index(digit)
+    return -value if digits.startswith("-") else value
+
+
+def test_attributes_come_back_by_the_record_alone_or_with_a_stream(bacula, tmp_path):
+    """Of what has no xattrs the nanoseconds are in the record, below a default ACL, too."""
+    tree = tmp_path / "tree"
+    make_tree(tree, 200, 3, os.geteuid() == 0)
+    entries = entries_of_tree(tree)
+    jobs, _ = bacula.run(tree, split(entries, SHARDS))
+    assert [(job.status, job.errors) for job in jobs] == [("T", 0)] * SHARDS
+    records = bacula.records([job.jobid for job in jobs])
+    reach = Reach(bytes(tree))
+    alone = with_stream = 0
+    for entry in entries:
+        if (entry.nlink > 1 and not stat.S_ISDIR(entry.mode)) or stat.S_ISSOCK(entry.mode):
+            continue
+        path = reach(entry.path)
+        info, rdev = os.lstat(path), records[name_of(tree, entry)]
+        if stat.S_ISCHR(info.st_mode) or stat.S_ISBLK(info.st_mode) or read_xattrs(path):
+            assert rdev == info.st_rdev
+            with_stream += 1
+        else:
+            # To read where a symlink leads has moved its atime.
+            symlink = stat.S_ISLNK(info.st_mode)
+            atime_ns = rdev % (1 << 30) if symlink else info.st_atime_ns % 10**9
+            assert rdev == short_rdev(info.st_mtime_ns % 10**9, atime_ns)
+            alone += 1
+    reach.close()
+    assert min(alone, with_stream) > 20
+    place = tmp_path / "to"
+    place.mkdir()
+    os.setxattr(place, "system.posix_acl_default", DEFAULT_ACL)
+    restored = bacula.restore([job.jobid for job in jobs], place)
+    assert (restored.status, restored.errors) == ("T", 0), restored.log
+    assert "attributes stream" not in restored.log
+    differences = compare_trees(tree, Path(f"{place}{tree}"), times=("mtime", "atime"))
+    assert not differences, format_differences(differences)
+    for made in (tree, place):
+        remove_tree(made)
 
 
 def make_dying(root: Path) -> None:

@@ -6,14 +6,10 @@ Does not cover: the rest of single files (test_plugin_backup.py), ends of jobs
 (test_plugin_endings.py).
 """
 
-import contextlib
-import fcntl
 import os
 import resource
-import signal
 import stat
 import subprocess
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -32,6 +28,7 @@ from tests.plugin.backup_support import (
     check_saved,
     entry_of,
     finish,
+    leased,
     start,
     statuses,
     write,
@@ -203,34 +200,6 @@ def test_a_link_whose_inode_moves_is_a_link_with_what_was_sent(backup_harness, o
     (text,) = result.dumps[0].said(M_ERROR)
     assert f"{root}/b" in text
     assert "changed while it was read" in text
-
-
-@contextlib.contextmanager
-def leased(path: Path, held_s: float) -> Iterator[list[float]]:
-    """Hold a write lease and give it up that long after somebody asked; yield when they did."""
-    asked: list[float] = []
-    timers: list[threading.Timer] = []
-    fd = os.open(path, os.O_RDWR)
-
-    def give_up() -> None:
-        fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
-
-    def on_break(number: int, frame: object) -> None:
-        if not asked:
-            asked.append(time.monotonic())
-            timers.append(threading.Timer(held_s, give_up))
-            timers[0].start()
-
-    previous = signal.signal(signal.SIGIO, on_break)
-    fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_WRLCK)
-    try:
-        yield asked
-    finally:
-        for timer in timers:
-            timer.cancel()
-            timer.join()
-        os.close(fd)
-        signal.signal(signal.SIGIO, previous)
 
 
 @pytest.mark.parametrize("first", [True, False])

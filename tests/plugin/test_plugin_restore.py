@@ -213,10 +213,13 @@ def test_owners_up_to_the_largest_id_and_xattrs_of_every_space_come_back(harness
 
 
 @needs_root
-def test_every_kind_of_tree_comes_back_without_a_difference(harness, script, place, tmp_path):
+@pytest.mark.parametrize("always_stream", [False, True], ids=["as needed", "as it once was"])
+def test_every_kind_of_tree_comes_back_without_a_difference(
+    harness, script, place, tmp_path, always_stream
+):
     source = tmp_path / "source"
     make_tree(source, 600, 1, True)
-    add_tree(script, bytes(source), b"data/tree")
+    add_tree(script, bytes(source), b"data/tree", always_stream=always_stream)
     outcome = script.run(harness)
     differences = compare_trees(source, place / "data" / "tree")
     assert not differences, format_differences(differences)
