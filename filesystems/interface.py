@@ -19,6 +19,8 @@ from shards.lease import PendingDirectory
 from shards.shard_function import SHARDS_MAX
 
 THREADS_MAX = 256
+THREADS_AUTOMATIC = 0  # as many as help, at most 128
+LATENCY_TARGET_US_MAX = 2_000_000
 BATCH_ROWS_MAX = 1 << 20
 DESCRIPTORS_MIN = 8
 DESCRIPTORS_MAX = 1 << 16
@@ -42,18 +44,32 @@ class WalkOptions:
 
     shards: int
     seed: int
-    threads: int = 2
+    threads: int = 2  # or THREADS_AUTOMATIC
+    threads_start: int = 0  # automatic: begin with so many, as an earlier walk ended; 0: the cores
+    # Automatic: the number is halved when calls take longer than this; 0: only when fewer threads
+    # would do as much. Below what the filesystem takes at rest, one thread is left.
+    latency_target_us: int = 0
     budget_rows: int = 0  # give the rest back as a frontier after about so many rows; 0: none
     batch_rows: int = 65_536
     one_filesystem: bool = True
     excluded: tuple[tuple[int, int], ...] = ()  # (st_dev, inode) of directories not to descend into
+    # The same, of directories that another target's walker is to list: they go to the frontier,
+    # with device and inode, from the beginning (cookie 0).
+    elsewhere: tuple[tuple[int, int], ...] = ()
     descriptors_max: int = 0  # directories open at once; 0: half of the process's limit
     dont_sync: bool = False  # attributes from the client's cache will do (AT_STATX_DONT_SYNC)
 
     def __post_init__(self) -> None:
         _check("shards", self.shards, 1, SHARDS_MAX)
         _check("seed", self.seed, 0, SEED_MAX)
-        _check("threads", self.threads, 1, THREADS_MAX)
+        _check("threads", self.threads, THREADS_AUTOMATIC, THREADS_MAX)
+        _check("threads_start", self.threads_start, 0, THREADS_MAX)
+        _check("latency_target_us", self.latency_target_us, 0, LATENCY_TARGET_US_MAX)
+        if self.latency_target_us > 0 and self.threads != THREADS_AUTOMATIC:
+            raise UsageError(
+                f"a latency target of {self.latency_target_us} us needs threads = 0 (automatic);"
+                f" {self.threads} threads are a fixed number"
+            )
         _check("budget_rows", self.budget_rows, 0, SEED_MAX)
         _check("batch_rows", self.batch_rows, 1, BATCH_ROWS_MAX)
         if self.descriptors_max != 0:
@@ -83,7 +99,11 @@ class WalkStats:
     errors: int = 0  # rows with an error, failed listings among them
     vanished: int = 0  # names that were gone before their attributes could be read
     seconds: float = 0.0
-    threads: int = 0  # that run; fewer than asked for where descriptors are few
+    threads: int = 0  # that were started; fewer than asked for where descriptors are few
+    threads_active: int = 0  # that work at once, now
+    threads_high: int = 0  # most that did
+    backoffs: int = 0  # times their number was halved because calls took too long
+    latency_s: float = 0.0  # of calls that waited, smoothed; 0 where the number is fixed
     reopened: int = 0  # directories closed for want of descriptors and opened again
     descriptors_high: int = 0  # most directories open at once
     pending_high: int = 0  # most tasks waiting with one thread

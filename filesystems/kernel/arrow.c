@@ -184,11 +184,8 @@ static uint32_t fill_columns(const struct fw_walk *walk, struct batch_export *ex
 }
 
 /* Export the rows in walk->order as one record batch that owns its memory. */
-int batch_export(struct fw_walk *walk, uint32_t rows, struct ArrowArray *batch) {
-    size_t path_bytes = 0;
-    for (uint32_t i = 0; i < rows; i++) {
-        path_bytes += walk->order[i]->path_size;
-    }
+int batch_export(struct fw_walk *walk, uint32_t rows, size_t path_bytes,
+                 struct ArrowArray *batch) {
     /* At most chunks_max chunks of CHUNK_PATH_BYTES: 256 MiB, far from what offsets can say. */
     assert(path_bytes <= INT32_MAX);
     struct batch_export *export = calloc(1, sizeof *export);

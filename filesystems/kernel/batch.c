@@ -20,36 +20,32 @@ static int compare_directories(const void *left, const void *right) {
     return (a->depth < b->depth) - (a->depth > b->depth);
 }
 
-static size_t bucket(const struct row *row) {
-    return (size_t)row->shard * CLASSES + row->row_class;
-}
-
 /* Fill walk->order with the rows of the chunks in their order, and counts with the size of each
  * group: shards x CLASSES numbers. A counting sort, since there are few groups. */
 int batch_order(struct fw_walk *walk, struct chunk *chunks, uint32_t *counts) {
-    size_t buckets = (size_t)walk->options.shards * CLASSES;
-    uint32_t *next = malloc(buckets * sizeof *next);
+    size_t groups = (size_t)walk->options.shards * CLASSES;
+    uint32_t *next = malloc(groups * sizeof *next);
     if (next == NULL) {
         return ENOMEM;
     }
-    memset(counts, 0, buckets * sizeof *counts);
+    memset(counts, 0, groups * sizeof *counts);
     for (struct chunk *chunk = chunks; chunk != NULL; chunk = chunk->next) {
         for (uint32_t i = 0; i < chunk->rows; i++) {
-            counts[bucket(&chunk->row[i])]++;
+            counts[chunk->group[i]]++;
         }
     }
     uint32_t start = 0;
-    for (size_t i = 0; i < buckets; i++) {
+    for (size_t i = 0; i < groups; i++) {
         next[i] = start;
         start += counts[i];
     }
     for (struct chunk *chunk = chunks; chunk != NULL; chunk = chunk->next) {
         for (uint32_t i = 0; i < chunk->rows; i++) {
-            walk->order[next[bucket(&chunk->row[i])]++] = &chunk->row[i];
+            walk->order[next[chunk->group[i]]++] = &chunk->row[i];
         }
     }
     /* Every next now stands at the end of its group. */
-    for (size_t i = 0; i < buckets; i++) {
+    for (size_t i = 0; i < groups; i++) {
         struct row **group = walk->order + (next[i] - counts[i]);
         if (i % CLASSES == CLASS_LINKED && counts[i] > 1) {
             qsort(group, counts[i], sizeof *group, compare_linked);

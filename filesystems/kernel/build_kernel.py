@@ -19,18 +19,22 @@ SOURCES = (
     "directories.c",
     "listing.c",
     "opening.c",
+    "pace.c",
     "rows.c",
     "tasks.c",
+    "threads.c",
     "walk.c",
 )
-HEADERS = ("arrow_c.h", "internal.h", "walk.h")
+HEADERS = ("arrow_c.h", "internal.h", "pace.h", "walk.h")
 
 
 def declarations() -> str:
-    """Return the part of walk.h that is meant for cffi."""
-    text = (FOLDER / "walk.h").read_text(encoding="utf-8")
-    begin, end = text.index("/* cdef begin */"), text.index("/* cdef end */")
-    return text[begin:end]
+    """Return the parts of the headers that are meant for cffi."""
+    parts = []
+    for header in ("walk.h", "pace.h"):
+        text = (FOLDER / header).read_text(encoding="utf-8")
+        parts.append(text[text.index("/* cdef begin */") : text.index("/* cdef end */")])
+    return "".join(parts)
 
 
 ffi = FFI()
@@ -41,7 +45,7 @@ ffi.cdef(declarations())
 # compile the sources with it.
 ffi.set_source(
     "filesystems.kernel._walk",
-    '#include "walk.h"',
+    '#include "pace.h"\n#include "walk.h"',
     # setuptools wants paths relative to setup.py, which is where pip runs it.
     sources=[f"filesystems/kernel/{name}" for name in SOURCES],
     depends=[f"filesystems/kernel/{name}" for name in HEADERS],

@@ -23,6 +23,7 @@
 #include <sys/types.h>
 #include <time.h>
 
+#include "pace.h"
 #include "walk.h"
 
 #define DIRENTS_BYTES 65536u
@@ -77,20 +78,22 @@ struct directory {
     char name[]; /* NUL-terminated */
 };
 
+/* Two cache lines. */
 struct row {
-    uint64_t ino, parent, rdev, size, blocks, hash;
+    _Alignas(64) uint64_t ino;
+    uint64_t parent, rdev, size, blocks, hash;
     int64_t atime, mtime, ctime, btime;
     const char *path; /* into the chunk */
-    uint32_t mode, uid, gid, nlink, flags;
+    uint32_t mode, uid, gid, nlink;
     int32_t error;
-    uint16_t path_size, depth, shard;
-    uint8_t row_class;
+    uint16_t path_size, depth, shard, flags;
     bool has_btime;
 };
 
 struct chunk {
     struct chunk *next;
     uint32_t rows, path_bytes;
+    uint16_t group[CHUNK_ROWS_MAX]; /* of each row: shard x CLASSES + class */
     struct row row[CHUNK_ROWS_MAX];
     char paths[CHUNK_PATH_BYTES];
 };
@@ -123,19 +126,22 @@ struct deque {
 
 struct counters {
     atomic_ullong entries, directories, bytes, errors, vanished, reopened, steals, splits;
+    atomic_ullong waits, wait_ns; /* of the calls that were timed */
 };
 
 struct thread {
     struct fw_walk *walk;
     pthread_t handle;
     bool started;
+    uint32_t index;
+    uint32_t untimed; /* calls to come that are not timed */
     struct deque deque;
     struct chunk *chunk;
     struct dirents *spare;
     uint64_t random;
     uint32_t rows_unreported; /* not yet in walk->rows */
     uint32_t prefix_size;
-    char prefix[FW_PATH_BYTES_MAX + 2];
+    char *prefix; /* FW_PATH_BYTES_MAX + 2 bytes */
     _Alignas(CACHE_LINE) struct counters counters;
 };
 
@@ -153,9 +159,18 @@ struct queue {
     pthread_cond_t not_empty, not_full;
     struct chunk *first, *last, *unused;
     uint32_t chunks, chunks_max, chunks_high, unused_count;
+    atomic_uint blocked; /* threads that wait for room */
     uint64_t rows;
     uint32_t threads_alive;
     uint64_t finished_ns; /* 0: runs */
+};
+
+/* Of a walk whose number of threads adapts; the lock guards all but next_ns. */
+struct pacing {
+    pthread_mutex_t lock;
+    struct pace pace;
+    uint64_t last_ns, idle_ns;
+    atomic_ullong next_ns; /* when to look again */
 };
 
 struct frontier {
@@ -166,14 +181,17 @@ struct frontier {
 
 struct fw_walk {
     struct fw_options options;
-    struct fw_identity *excluded;
+    struct fw_identity *excluded, *elsewhere;
     struct directory *root;
     uint64_t root_mount;
     bool root_mount_known;
     uint64_t started_ns;
     uint32_t chunk_rows;
-    uint32_t threads_count;
-    struct thread *threads;
+    uint32_t threads_max;
+    bool adaptive;
+    struct thread *threads;    /* threads_max of them */
+    atomic_uint threads_ready; /* so many can hold tasks; all of them but perhaps the last run */
+    struct pacing pacing;
 
     struct descriptors descriptors;
     struct queue queue;
@@ -181,7 +199,8 @@ struct fw_walk {
     struct row **order; /* scratch of fw_next: batch_rows pointers */
 
     pthread_mutex_t idle_lock;
-    pthread_cond_t work;
+    pthread_cond_t work, unparked;
+    atomic_uint active; /* threads that may work; changes under idle_lock */
     _Alignas(CACHE_LINE) atomic_uint idle;
     _Alignas(CACHE_LINE) atomic_uint queued; /* tasks in all deques */
     atomic_ullong outstanding;               /* tasks queued or running */
@@ -212,10 +231,32 @@ static inline bool walk_stopping(struct fw_walk *walk) {
     return atomic_load_explicit(&walk->stopping, memory_order_relaxed);
 }
 
+/* Whether the thread is one of those that should not work just now. */
+static inline bool thread_is_surplus(const struct thread *thread) {
+    return thread->index >= atomic_load_explicit(&thread->walk->active, memory_order_relaxed);
+}
+
 /* walk.c */
 uint64_t monotonic_ns(void);
 void walk_end(struct fw_walk *walk, int failure);
 void deadline_after(struct timespec *deadline, uint32_t milliseconds);
+
+/* threads.c */
+int threads_init(struct fw_walk *walk);
+int threads_start(struct fw_walk *walk);
+void threads_free(struct fw_walk *walk);
+void threads_stats(struct fw_walk *walk, struct fw_stats *stats);
+void thread_park(struct thread *thread);
+void timing_end(struct thread *thread, uint64_t began_ns);
+
+/* Before a call: the time, or 0 where this one is not to be timed. */
+static inline uint64_t timing_begin(struct thread *thread) {
+    if (thread->untimed > 0) {
+        thread->untimed--;
+        return 0;
+    }
+    return monotonic_ns();
+}
 
 /* tasks.c */
 int deque_init(struct deque *deque);
@@ -243,6 +284,7 @@ int open_first(struct fw_walk *walk, struct directory *directory, int base, int 
 int open_again(struct directory *directory, struct directory *ancestor, int base, int *descriptor);
 bool walk_is_foreign(const struct fw_walk *walk, const struct statx *attributes);
 bool walk_is_excluded(const struct fw_walk *walk, uint64_t device, uint64_t inode);
+bool walk_is_elsewhere(const struct fw_walk *walk, uint64_t device, uint64_t inode);
 int statx_retrying(int descriptor, const char *name, int flags, struct statx *attributes);
 uint64_t statx_device(const struct statx *attributes);
 
@@ -255,9 +297,12 @@ void queue_destroy(struct queue *queue);
 struct row *row_new(struct thread *thread, const struct directory *directory, const char *name,
                     uint32_t name_size);
 void row_set_attributes(struct row *row, const struct statx *attributes);
+void row_set_failed(struct row *row, uint64_t ino, uint32_t mode, uint16_t flag, int error);
 void row_finish(struct thread *thread, struct row *row);
 void rows_report(struct thread *thread);
 void chunk_flush(struct thread *thread);
+void thread_announced(struct fw_walk *walk);
+void thread_renounced(struct fw_walk *walk);
 void thread_finished(struct thread *thread);
 int queue_take(struct fw_walk *walk, uint32_t timeout_ms, struct chunk **chunks, uint32_t *rows);
 void queue_recycle(struct queue *queue, struct chunk *chunks);
@@ -266,6 +311,7 @@ void queue_recycle(struct queue *queue, struct chunk *chunks);
 int batch_order(struct fw_walk *walk, struct chunk *chunks, uint32_t *counts);
 
 /* arrow.c */
-int batch_export(struct fw_walk *walk, uint32_t rows, struct ArrowArray *batch);
+int batch_export(struct fw_walk *walk, uint32_t rows, size_t path_bytes,
+                 struct ArrowArray *batch);
 
 #endif

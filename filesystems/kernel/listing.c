@@ -106,10 +106,7 @@ static void list_failed(struct thread *thread, const struct directory *directory
     set_prefix(thread, directory);
     struct row *row = row_new(thread, directory, NULL, 0);
     if (row != NULL) {
-        row->ino = directory->inode;
-        row->mode = S_IFDIR;
-        row->flags |= ROW_LIST_FAILED;
-        row->error = error;
+        row_set_failed(row, directory->inode, S_IFDIR, ROW_LIST_FAILED, error);
         row_finish(thread, row);
     }
     rows_report(thread);
@@ -126,6 +123,12 @@ static void push_child(struct thread *thread, struct directory *parent, const ch
     child->inode = attributes->stx_ino;
     /* Opening an automount point mounts what belongs there, so another directory is expected. */
     child->identified = !(attributes->stx_attributes & STATX_ATTR_AUTOMOUNT);
+    if (walk_is_elsewhere(thread->walk, child->device, child->inode)) {
+        child->continued = (struct fw_identity){.device = child->device, .inode = child->inode};
+        frontier_add(thread->walk, child, 0);
+        directory_release(child);
+        return;
+    }
     directory_use(parent);
     struct task task = {.kind = TASK_READ, .directory = child};
     task_push(thread, &task);
@@ -149,12 +152,13 @@ static void list_entry(struct thread *thread, struct directory *directory, int d
     if (walk->options.flags & FW_DONT_SYNC) {
         flags |= AT_STATX_DONT_SYNC;
     }
+    uint64_t began_ns = timing_begin(thread);
     int error = statx_retrying(descriptor, record->name, flags, &attributes);
+    if (began_ns != 0) {
+        timing_end(thread, began_ns);
+    }
     if (error != 0) {
-        row->ino = record->ino;
-        row->mode = DTTOIF(record->type);
-        row->flags |= ROW_STAT_FAILED;
-        row->error = error;
+        row_set_failed(row, record->ino, DTTOIF(record->type), ROW_STAT_FAILED, error);
         if (error == ENOENT) {
             count_add(&thread->counters.vanished, 1);
         }
@@ -172,6 +176,16 @@ static void list_entry(struct thread *thread, struct directory *directory, int d
         }
     }
     row_finish(thread, row);
+}
+
+static void push_part(struct thread *thread, struct directory *directory, struct dirents *dirents,
+                      uint32_t begin, uint32_t end) {
+    struct task task = {.kind = TASK_STAT, .directory = directory, .dirents = dirents,
+                        .begin = begin, .end = end};
+    atomic_fetch_add(&dirents->references, 1);
+    directory_reference(directory);
+    directory_use(directory);
+    task_push(thread, &task);
 }
 
 /* Share the entries from begin to end among the threads that wait, if they are worth it. Returns
@@ -201,12 +215,7 @@ static uint32_t split(struct thread *thread, struct directory *directory, struct
         if (part_begin == begin) {
             own_end = offset;
         } else {
-            struct task task = {.kind = TASK_STAT, .directory = directory, .dirents = dirents,
-                                .begin = part_begin, .end = offset};
-            atomic_fetch_add(&dirents->references, 1);
-            directory_reference(directory);
-            directory_use(directory);
-            task_push(thread, &task);
+            push_part(thread, directory, dirents, part_begin, offset);
         }
         part_begin = offset;
     }
@@ -224,6 +233,10 @@ static void list_entries(struct thread *thread, struct directory *directory, int
             uint32_t idle = atomic_load_explicit(&walk->idle, memory_order_relaxed);
             if (idle > 0) {
                 end = split(thread, directory, dirents, offset, end, idle);
+            }
+            if (thread_is_surplus(thread)) { /* it parks next; another one takes the rest */
+                push_part(thread, directory, dirents, offset, end);
+                break;
             }
         }
         const struct record *record = record_at(dirents, offset);
@@ -252,13 +265,17 @@ static bool records_are_sound(const struct dirents *dirents, uint64_t *cookie) {
 }
 
 /* Read one buffer; the number of bytes, 0 at the end, or a negative errno. */
-static long read_buffer(struct directory *directory, int descriptor, struct dirents *dirents) {
+static long read_buffer(struct thread *thread, struct directory *directory, int descriptor,
+                        struct dirents *dirents) {
     long size;
+    uint64_t began_ns = monotonic_ns();
     do {
         size = syscall(SYS_getdents64, descriptor, dirents->bytes, DIRENTS_BYTES);
     } while (size < 0 && errno == EINTR);
+    int error = size < 0 ? errno : 0;
+    timing_end(thread, began_ns);
     if (size <= 0) {
-        return size < 0 ? -errno : 0;
+        return -error;
     }
     dirents->size = (uint32_t)size;
     return records_are_sound(dirents, &directory->position) ? size : -EIO;
@@ -296,7 +313,7 @@ static void read_directory(struct thread *thread, struct directory *directory, i
         if (dirents == NULL) {
             return;
         }
-        long size = read_buffer(directory, descriptor, dirents);
+        long size = read_buffer(thread, directory, descriptor, dirents);
         if (size <= 0) {
             directory->unread = false;
             dirents_give(thread, dirents);
@@ -369,10 +386,7 @@ static void entries_failed(struct thread *thread, const struct task *task, int e
         if (row == NULL) {
             return;
         }
-        row->ino = record->ino;
-        row->mode = DTTOIF(record->type);
-        row->flags |= ROW_STAT_FAILED;
-        row->error = error;
+        row_set_failed(row, record->ino, DTTOIF(record->type), ROW_STAT_FAILED, error);
         row_finish(thread, row);
     }
     rows_report(thread);
@@ -400,10 +414,7 @@ static void run_root_row(struct thread *thread, struct task *task) {
         struct statx attributes;
         int error = statx_retrying(root->descriptor, "", AT_EMPTY_PATH, &attributes);
         if (error != 0) {
-            row->ino = root->inode;
-            row->mode = S_IFDIR;
-            row->flags |= ROW_STAT_FAILED;
-            row->error = error;
+            row_set_failed(row, root->inode, S_IFDIR, ROW_STAT_FAILED, error);
         } else {
             row_set_attributes(row, &attributes);
             if (walk_is_excluded(walk, root->device, root->inode)) {

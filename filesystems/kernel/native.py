@@ -66,6 +66,7 @@ class NativeWalk(Walk):
         self._walk: object | None = None
         handle = ffi.new("struct fw_walk **")
         excluded = ffi.new("struct fw_identity[]", list(options.excluded))
+        elsewhere = ffi.new("struct fw_identity[]", list(options.elsewhere))
         # `kept` holds the memory of the paths until fw_start has copied them.
         kept = [ffi.from_buffer(directory.path) for directory in directories]
         starts = ffi.new("struct fw_pending[]", len(kept))
@@ -75,6 +76,7 @@ class NativeWalk(Walk):
         native = ffi.new("struct fw_options *", _native_options(options))
         native.target = target
         native.excluded, native.excluded_count = excluded, len(options.excluded)
+        native.elsewhere, native.elsewhere_count = elsewhere, len(options.elsewhere)
         native.flags |= lib.FW_INCLUDE_ROOT if include_root else 0
         if b"\0" in root:
             raise for_root(root, errno.ENOENT)
@@ -134,6 +136,10 @@ class NativeWalk(Walk):
             vanished=native.vanished,
             seconds=native.nanoseconds / 1e9,
             threads=native.threads,
+            threads_active=native.threads_active,
+            threads_high=native.threads_high,
+            backoffs=native.backoffs,
+            latency_s=native.latency_ns / 1e9,
             reopened=native.reopened,
             descriptors_high=native.descriptors_high,
             pending_high=native.pending_high,
@@ -161,6 +167,8 @@ def _native_options(options: WalkOptions) -> dict[str, int]:
     flags |= lib.FW_DONT_SYNC if options.dont_sync else 0
     return {
         "threads": options.threads,
+        "threads_start": options.threads_start,
+        "latency_target_ns": options.latency_target_us * 1000,
         "shards": options.shards,
         "seed": options.seed,
         "budget_rows": options.budget_rows,

@@ -50,13 +50,22 @@ bool walk_is_foreign(const struct fw_walk *walk, const struct statx *attributes)
             (attributes->stx_attributes & STATX_ATTR_AUTOMOUNT));
 }
 
-bool walk_is_excluded(const struct fw_walk *walk, uint64_t device, uint64_t inode) {
-    for (size_t i = 0; i < walk->options.excluded_count; i++) {
-        if (walk->excluded[i].inode == inode && walk->excluded[i].device == device) {
+static bool is_among(const struct fw_identity *identities, size_t count, uint64_t device,
+                     uint64_t inode) {
+    for (size_t i = 0; i < count; i++) {
+        if (identities[i].inode == inode && identities[i].device == device) {
             return true;
         }
     }
     return false;
+}
+
+bool walk_is_excluded(const struct fw_walk *walk, uint64_t device, uint64_t inode) {
+    return is_among(walk->excluded, walk->options.excluded_count, device, inode);
+}
+
+bool walk_is_elsewhere(const struct fw_walk *walk, uint64_t device, uint64_t inode) {
+    return is_among(walk->elsewhere, walk->options.elsewhere_count, device, inode);
 }
 
 static int openat_retrying(int base, const char *name, int flags, int *descriptor) {

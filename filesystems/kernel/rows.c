@@ -10,7 +10,8 @@
 #include <string.h>
 #include <sys/sysmacros.h>
 
-#define NS_PER_S 1000000000
+#define NS_PER_S INT64_C(1000000000)
+#define SURELY_IN_RANGE_S INT64_C(9000000000) /* any nanoseconds added still fit 64 bits */
 
 int queue_init(struct queue *queue, uint32_t chunks_max) {
     queue->chunks_max = chunks_max;
@@ -56,7 +57,7 @@ static struct chunk *chunk_take(struct queue *queue) {
     }
     pthread_mutex_unlock(&queue->lock);
     if (chunk == NULL) {
-        chunk = malloc(sizeof *chunk);
+        chunk = aligned_alloc(_Alignof(struct chunk), sizeof *chunk);
     }
     if (chunk != NULL) {
         chunk->next = NULL;
@@ -76,9 +77,11 @@ void chunk_flush(struct thread *thread) {
         return;
     }
     pthread_mutex_lock(&queue->lock);
+    atomic_fetch_add(&queue->blocked, 1);
     while (queue->chunks >= queue->chunks_max && !walk_ending(walk)) {
         pthread_cond_wait(&queue->not_full, &queue->lock);
     }
+    atomic_fetch_sub(&queue->blocked, 1);
     if (chunk->rows == 0 || walk_ending(walk)) {
         pthread_mutex_unlock(&queue->lock);
         free(chunk);
@@ -97,8 +100,9 @@ void chunk_flush(struct thread *thread) {
     pthread_mutex_unlock(&queue->lock);
 }
 
-/* Begin a row with its path, place and target: of a name in the directory that the thread's
- * prefix stands for, or of that directory itself (name NULL). NULL: the walk is ending. */
+/* Begin a row with its path and place: of a name in the directory that the thread's prefix stands
+ * for, or of that directory itself (name NULL). The attributes are not set yet. NULL: the walk is
+ * ending. */
 struct row *row_new(struct thread *thread, const struct directory *directory, const char *name,
                     uint32_t name_size) {
     struct fw_walk *walk = thread->walk;
@@ -119,7 +123,6 @@ struct row *row_new(struct thread *thread, const struct directory *directory, co
         }
     }
     struct row *row = &chunk->row[chunk->rows++];
-    *row = (struct row){0};
     char *path = chunk->paths + chunk->path_bytes;
     chunk->path_bytes += stored;
     uint32_t from_prefix = prefix_size < stored ? prefix_size : stored;
@@ -131,14 +134,15 @@ struct row *row_new(struct thread *thread, const struct directory *directory, co
     row->path_size = (uint16_t)stored;
     row->parent = name != NULL ? directory->inode : directory->parent_inode;
     row->depth = (uint16_t)(directory->depth + (name != NULL));
-    if (size > FW_PATH_BYTES_MAX) {
-        row->flags |= ROW_PATH_TOO_LONG;
-        row->error = ENAMETOOLONG;
-    }
+    row->flags = size > FW_PATH_BYTES_MAX ? ROW_PATH_TOO_LONG : 0;
+    row->error = size > FW_PATH_BYTES_MAX ? ENAMETOOLONG : 0;
     return row;
 }
 
 static int64_t saturated_ns(const struct statx_timestamp *time) {
+    if (time->tv_sec > -SURELY_IN_RANGE_S && time->tv_sec < SURELY_IN_RANGE_S) {
+        return time->tv_sec * NS_PER_S + (int64_t)time->tv_nsec;
+    }
     __int128 value = (__int128)time->tv_sec * NS_PER_S + time->tv_nsec;
     if (value > INT64_MAX) {
         return INT64_MAX;
@@ -152,18 +156,22 @@ void row_set_attributes(struct row *row, const struct statx *attributes) {
     row->uid = attributes->stx_uid;
     row->gid = attributes->stx_gid;
     row->nlink = attributes->stx_nlink;
-    if (S_ISCHR(attributes->stx_mode) || S_ISBLK(attributes->stx_mode)) {
-        row->rdev = makedev(attributes->stx_rdev_major, attributes->stx_rdev_minor);
-    }
+    bool device = S_ISCHR(attributes->stx_mode) || S_ISBLK(attributes->stx_mode);
+    row->rdev = device ? makedev(attributes->stx_rdev_major, attributes->stx_rdev_minor) : 0;
     row->size = attributes->stx_size;
     row->blocks = attributes->stx_blocks;
     row->atime = saturated_ns(&attributes->stx_atime);
     row->mtime = saturated_ns(&attributes->stx_mtime);
     row->ctime = saturated_ns(&attributes->stx_ctime);
     row->has_btime = attributes->stx_mask & STATX_BTIME;
-    if (row->has_btime) {
-        row->btime = saturated_ns(&attributes->stx_btime);
-    }
+    row->btime = row->has_btime ? saturated_ns(&attributes->stx_btime) : 0;
+}
+
+/* Instead of the attributes: what is known without them, and why there are none. */
+void row_set_failed(struct row *row, uint64_t ino, uint32_t mode, uint16_t flag, int error) {
+    row_set_attributes(row, &(struct statx){.stx_ino = ino, .stx_mode = (uint16_t)mode});
+    row->flags |= flag;
+    row->error = error;
 }
 
 /* Settle what follows from the other columns: shard and class; count the row. */
@@ -172,14 +180,16 @@ void row_finish(struct thread *thread, struct row *row) {
     struct counters *counters = &thread->counters;
     row->hash = mix64(row->ino, options->seed);
     row->shard = (uint16_t)(row->hash % options->shards);
+    enum row_class row_class = CLASS_PLAIN;
     if (row->error != 0) {
-        row->row_class = CLASS_PLAIN;
         count_add(&counters->errors, 1);
     } else if (S_ISDIR(row->mode)) {
-        row->row_class = CLASS_DIRECTORY;
-    } else {
-        row->row_class = row->nlink > 1 ? CLASS_LINKED : CLASS_PLAIN;
+        row_class = CLASS_DIRECTORY;
+    } else if (row->nlink > 1) {
+        row_class = CLASS_LINKED;
     }
+    struct chunk *chunk = thread->chunk; /* the row is its last one */
+    chunk->group[chunk->rows - 1] = (uint16_t)(row->shard * CLASSES + row_class);
     if (S_ISREG(row->mode)) {
         count_add(&counters->bytes, row->size);
     }
@@ -198,6 +208,20 @@ void rows_report(struct thread *thread) {
     if (walk->options.budget_rows > 0 && rows >= walk->options.budget_rows) {
         atomic_store_explicit(&walk->stopping, true, memory_order_relaxed);
     }
+}
+
+/* A thread is to be started, by the caller of the walk or by a thread that is at work. */
+void thread_announced(struct fw_walk *walk) {
+    pthread_mutex_lock(&walk->queue.lock);
+    walk->queue.threads_alive++;
+    pthread_mutex_unlock(&walk->queue.lock);
+}
+
+/* It could not be started. */
+void thread_renounced(struct fw_walk *walk) {
+    pthread_mutex_lock(&walk->queue.lock);
+    walk->queue.threads_alive--;
+    pthread_mutex_unlock(&walk->queue.lock);
 }
 
 /* The last act of a thread. The last thread ends the stream of batches. */

@@ -113,7 +113,7 @@ void task_push(struct thread *thread, const struct task *task) {
 
 static bool steal(struct thread *thread, struct task *task) {
     struct fw_walk *walk = thread->walk;
-    uint32_t count = walk->threads_count;
+    uint32_t count = atomic_load(&walk->threads_ready);
     thread->random = mix64(thread->random, 0);
     uint32_t victim = (uint32_t)(thread->random % count);
     for (uint32_t i = 0; i < count; i++, victim = victim + 1 == count ? 0 : victim + 1) {
@@ -127,11 +127,12 @@ static bool steal(struct thread *thread, struct task *task) {
 }
 
 /* Wait for a task to appear anywhere; false when there will be none. */
-static bool idle_wait(struct fw_walk *walk) {
+static bool idle_wait(struct thread *thread) {
+    struct fw_walk *walk = thread->walk;
     pthread_mutex_lock(&walk->idle_lock);
     atomic_fetch_add(&walk->idle, 1);
     while (atomic_load(&walk->queued) == 0 && atomic_load(&walk->outstanding) > 0 &&
-           !walk_ending(walk)) {
+           !walk_ending(walk) && !thread_is_surplus(thread)) {
         pthread_cond_wait(&walk->work, &walk->idle_lock);
     }
     atomic_fetch_sub(&walk->idle, 1);
@@ -142,10 +143,13 @@ static bool idle_wait(struct fw_walk *walk) {
 bool task_take(struct thread *thread, struct task *task) {
     struct fw_walk *walk = thread->walk;
     while (!walk_ending(walk)) {
+        if (thread_is_surplus(thread)) {
+            thread_park(thread);
+        }
         if (deque_remove(walk, &thread->deque, true, task) || steal(thread, task)) {
             return true;
         }
-        if (!idle_wait(walk)) {
+        if (!idle_wait(thread)) {
             return false;
         }
     }
@@ -157,6 +161,7 @@ void task_done(struct fw_walk *walk) {
     if (atomic_fetch_sub(&walk->outstanding, 1) == 1) {
         pthread_mutex_lock(&walk->idle_lock);
         pthread_cond_broadcast(&walk->work);
+        pthread_cond_broadcast(&walk->unparked);
         pthread_mutex_unlock(&walk->idle_lock);
     }
 }

@@ -3,7 +3,6 @@
 #include "internal.h"
 
 #include <fcntl.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
@@ -13,10 +12,6 @@
 #ifndef STATX_MNT_ID
 #define STATX_MNT_ID 0x1000U
 #endif
-
-/* Beside the root: a parent and its child pinned, and two descriptors on the way to them. */
-#define DESCRIPTORS_PER_THREAD 4u
-#define DESCRIPTORS_ON_THE_WAY 2u
 
 uint64_t monotonic_ns(void) {
     struct timespec now;
@@ -40,6 +35,7 @@ void walk_end(struct fw_walk *walk, int failure) {
     /* Each lock is taken so that nobody can be between looking at the flag and waiting. */
     pthread_mutex_lock(&walk->idle_lock);
     pthread_cond_broadcast(&walk->work);
+    pthread_cond_broadcast(&walk->unparked);
     pthread_mutex_unlock(&walk->idle_lock);
     pthread_mutex_lock(&walk->queue.lock);
     pthread_cond_broadcast(&walk->queue.not_full);
@@ -50,19 +46,9 @@ void walk_end(struct fw_walk *walk, int failure) {
     pthread_mutex_unlock(&walk->descriptors.lock);
 }
 
-static void *thread_main(void *argument) {
-    struct thread *thread = argument;
-    struct task task;
-    while (task_take(thread, &task)) {
-        task_run(thread, &task);
-        task_done(thread->walk);
-    }
-    thread_finished(thread);
-    return NULL;
-}
-
 static bool options_are_sound(const struct fw_options *options) {
-    return options->threads >= 1 && options->threads <= FW_THREADS_MAX && options->shards >= 1 &&
+    return options->threads <= FW_THREADS_MAX && options->threads_start <= FW_THREADS_MAX &&
+           options->latency_target_ns <= FW_LATENCY_TARGET_NS_MAX && options->shards >= 1 &&
            options->shards <= FW_SHARDS_MAX && options->batch_rows >= 1 &&
            options->batch_rows <= FW_BATCH_ROWS_MAX && options->target <= UINT16_MAX &&
            (options->descriptors_max == 0 || (options->descriptors_max >= FW_DESCRIPTORS_MIN &&
@@ -143,7 +129,7 @@ static int push_start(struct fw_walk *walk, size_t index, const struct fw_pendin
     directory->depth = depth;
     directory_use(walk->root);
     struct task task = {.kind = TASK_READ, .directory = directory, .cookie = start->cookie};
-    task_push(&walk->threads[index % walk->threads_count], &task);
+    task_push(&walk->threads[index % atomic_load(&walk->threads_ready)], &task);
     return 0;
 }
 
@@ -162,6 +148,20 @@ static int push_starts(struct fw_walk *walk, const struct fw_pending *starts, si
     return error != 0 ? error : atomic_load(&walk->failure);
 }
 
+static struct fw_identity *copy_identities(const struct fw_identity *from, size_t count) {
+    struct fw_identity *copy = malloc((count + 1) * sizeof *copy);
+    if (copy != NULL && count > 0) {
+        memcpy(copy, from, count * sizeof *copy);
+    }
+    return copy;
+}
+
+static void free_options(struct fw_walk *walk) {
+    free(walk->order);
+    free(walk->excluded);
+    free(walk->elsewhere);
+}
+
 static int copy_options(struct fw_walk *walk, const struct fw_options *options) {
     walk->options = *options;
     if (walk->options.descriptors_max == 0) {
@@ -169,61 +169,13 @@ static int copy_options(struct fw_walk *walk, const struct fw_options *options) 
     }
     uint32_t rows = options->batch_rows;
     walk->chunk_rows = rows < CHUNK_ROWS_MAX ? rows : CHUNK_ROWS_MAX;
-    size_t excluded_bytes = options->excluded_count * sizeof *walk->excluded;
-    walk->excluded = malloc(excluded_bytes + 1);
     walk->order = malloc(rows * sizeof *walk->order);
-    if (walk->excluded == NULL || walk->order == NULL) {
+    walk->excluded = copy_identities(options->excluded, options->excluded_count);
+    walk->elsewhere = copy_identities(options->elsewhere, options->elsewhere_count);
+    if (walk->order == NULL || walk->excluded == NULL || walk->elsewhere == NULL) {
         return ENOMEM;
-    }
-    if (excluded_bytes > 0) {
-        memcpy(walk->excluded, options->excluded, excluded_bytes);
     }
     return 0;
-}
-
-static int allocate_threads(struct fw_walk *walk) {
-    uint32_t affordable = (walk->options.descriptors_max - 1) / DESCRIPTORS_PER_THREAD;
-    uint32_t count = walk->options.threads;
-    count = count < affordable ? count : affordable;
-    walk->threads = aligned_alloc(CACHE_LINE, count * sizeof *walk->threads);
-    if (walk->threads == NULL) {
-        return ENOMEM;
-    }
-    memset(walk->threads, 0, count * sizeof *walk->threads);
-    int error = 0;
-    for (uint32_t i = 0; i < count && error == 0; i++) {
-        struct thread *thread = &walk->threads[i];
-        thread->walk = walk;
-        thread->random = i;
-        error = deque_init(&thread->deque);
-    }
-    walk->threads_count = count;
-    walk->descriptors.open_max =
-        walk->options.descriptors_max - count * DESCRIPTORS_ON_THE_WAY;
-    return error;
-}
-
-/* Start the threads with all signals blocked: those are the caller's. */
-static int start_threads(struct fw_walk *walk) {
-    sigset_t all;
-    sigset_t before;
-    pthread_attr_t attributes;
-    int error = pthread_attr_init(&attributes);
-    if (error != 0) {
-        return error;
-    }
-    error = pthread_attr_setstacksize(&attributes, THREAD_STACK_BYTES);
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    walk->queue.threads_alive = walk->threads_count;
-    for (uint32_t i = 0; i < walk->threads_count && error == 0; i++) {
-        struct thread *thread = &walk->threads[i];
-        error = pthread_create(&thread->handle, &attributes, thread_main, thread);
-        thread->started = error == 0;
-    }
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
-    pthread_attr_destroy(&attributes);
-    return error;
 }
 
 static int initialise_locks(struct fw_walk *walk) {
@@ -240,7 +192,10 @@ static int initialise_locks(struct fw_walk *walk) {
     if (error == 0) {
         error = pthread_mutex_init(&walk->idle_lock, NULL);
     }
-    return error != 0 ? error : pthread_cond_init(&walk->work, NULL);
+    if (error == 0) {
+        error = pthread_cond_init(&walk->work, NULL);
+    }
+    return error != 0 ? error : pthread_cond_init(&walk->unparked, NULL);
 }
 
 int fw_start(const char *root, const struct fw_options *options, const struct fw_pending *starts,
@@ -260,12 +215,11 @@ int fw_start(const char *root, const struct fw_options *options, const struct fw
     if (error == 0) {
         error = initialise_locks(walk);
         if (error != 0) { /* glibc's never fail; what was made before is leaked then */
-            free(walk->order);
-            free(walk->excluded);
+            free_options(walk);
             free(walk);
             return -error;
         }
-        error = allocate_threads(walk);
+        error = threads_init(walk);
         if (error == 0) {
             error = open_root(walk, root);
         }
@@ -273,7 +227,7 @@ int fw_start(const char *root, const struct fw_options *options, const struct fw
             error = push_starts(walk, starts, starts_count);
         }
         if (error == 0) {
-            error = start_threads(walk);
+            error = threads_start(walk);
         }
         if (error == 0) {
             *result = walk;
@@ -282,8 +236,7 @@ int fw_start(const char *root, const struct fw_options *options, const struct fw
         fw_free(walk);
         return -error;
     }
-    free(walk->order);
-    free(walk->excluded);
+    free_options(walk);
     free(walk);
     return -error;
 }
@@ -298,7 +251,11 @@ int fw_next(struct fw_walk *walk, struct ArrowArray *batch, uint32_t *counts,
     }
     int error = batch_order(walk, chunks, counts);
     if (error == 0) {
-        error = batch_export(walk, rows, batch);
+        size_t path_bytes = 0;
+        for (const struct chunk *chunk = chunks; chunk != NULL; chunk = chunk->next) {
+            path_bytes += chunk->path_bytes;
+        }
+        error = batch_export(walk, rows, path_bytes, batch);
     }
     queue_recycle(&walk->queue, chunks);
     if (error != 0) {
@@ -324,8 +281,9 @@ static uint64_t value_of(atomic_ullong *counter) {
 }
 
 void fw_stats(struct fw_walk *walk, struct fw_stats *stats) {
-    *stats = (struct fw_stats){.threads = walk->threads_count};
-    for (uint32_t i = 0; i < walk->threads_count; i++) {
+    *stats = (struct fw_stats){0};
+    threads_stats(walk, stats);
+    for (uint32_t i = 0; i < stats->threads; i++) {
         struct thread *thread = &walk->threads[i];
         struct counters *counters = &thread->counters;
         stats->entries += value_of(&counters->entries);
@@ -353,29 +311,12 @@ void fw_cancel(struct fw_walk *walk) {
     walk_end(walk, 0);
 }
 
-static void free_thread(struct fw_walk *walk, struct thread *thread) {
-    struct deque *deque = &thread->deque;
-    for (uint32_t i = 0; i < atomic_load(&deque->count); i++) {
-        task_drop(walk, &deque->ring[(deque->head + i) & (deque->capacity - 1)]);
-    }
-    deque_destroy(deque);
-    free(thread->spare);
-    free(thread->chunk);
-}
-
 void fw_free(struct fw_walk *walk) {
     if (walk == NULL) {
         return;
     }
     walk_end(walk, 0);
-    for (uint32_t i = 0; i < walk->threads_count; i++) {
-        if (walk->threads[i].started) {
-            pthread_join(walk->threads[i].handle, NULL);
-        }
-    }
-    for (uint32_t i = 0; i < walk->threads_count; i++) {
-        free_thread(walk, &walk->threads[i]);
-    }
+    threads_free(walk);
     if (walk->root != NULL) {
         close(walk->root->descriptor);
         directory_release(walk->root);
@@ -389,9 +330,8 @@ void fw_free(struct fw_walk *walk) {
     pthread_mutex_destroy(&walk->frontier.lock);
     pthread_mutex_destroy(&walk->idle_lock);
     pthread_cond_destroy(&walk->work);
-    free(walk->threads);
-    free(walk->excluded);
-    free(walk->order);
+    pthread_cond_destroy(&walk->unparked);
+    free_options(walk);
     free(walk);
 }
 

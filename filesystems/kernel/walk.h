@@ -19,6 +19,8 @@
 /* cdef begin */
 enum fw_limits {
     FW_THREADS_MAX = 256,
+    FW_THREADS_AUTOMATIC_MAX = 128,
+    FW_LATENCY_TARGET_NS_MAX = 2000000000,
     FW_SHARDS_MAX = 1024,
     FW_BATCH_ROWS_MAX = 1048576,
     FW_PATH_BYTES_MAX = 65535,
@@ -49,7 +51,11 @@ struct fw_pending {
 };
 
 struct fw_options {
-    uint32_t threads;         /* 1 to FW_THREADS_MAX; fewer run where descriptors_max is small */
+    /* 1 to FW_THREADS_MAX, fewer where descriptors_max is small; or 0: as many as help, up to
+     * FW_THREADS_AUTOMATIC_MAX. The next two count for 0 only. */
+    uint32_t threads;
+    uint32_t threads_start;     /* to begin with; 0: the cores, at most 8 */
+    uint64_t latency_target_ns; /* fewer threads where calls take longer; 0: none */
     uint32_t shards;          /* 1 to FW_SHARDS_MAX */
     uint64_t seed;            /* of the shard function */
     uint64_t budget_rows;     /* 0: none */
@@ -59,6 +65,10 @@ struct fw_options {
     uint32_t flags;
     const struct fw_identity *excluded; /* directories to record, not to descend into */
     size_t excluded_count;
+    /* Directories that another target's walker is to list: recorded, and put into the frontier with
+     * their identity. As a start directory each is listed like any other. */
+    const struct fw_identity *elsewhere;
+    size_t elsewhere_count;
 };
 
 struct fw_stats {
@@ -71,7 +81,11 @@ struct fw_stats {
     uint64_t steals;      /* tasks that another thread took over */
     uint64_t splits;      /* buffers of one directory shared among idle threads */
     uint64_t nanoseconds; /* since the start, or from start to end */
-    uint32_t threads;     /* threads that run */
+    uint64_t latency_ns;  /* of calls that waited, smoothed; 0: not measured */
+    uint32_t threads;     /* threads that were started */
+    uint32_t threads_active;   /* that work at once, now */
+    uint32_t threads_high;     /* most that did */
+    uint32_t backoffs;         /* times their number was halved because calls took too long */
     uint32_t descriptors_high; /* most directories open at once */
     uint32_t pending_high;     /* most tasks waiting in the deque of one thread */
     uint32_t chunks_high;      /* most chunks of rows waiting for the consumer */

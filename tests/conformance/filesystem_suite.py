@@ -502,6 +502,25 @@ class FilesystemSuite:
         assert not any(path.startswith(b"directory3/") for path in flags)
         assert len(rows) == 1 + 5 + 4 * 3
 
+    def test_directories_of_another_target_go_to_the_frontier_and_are_listed_from_there(self, root):
+        make_wide(root, 5, 3)
+        (root / "directory3" / "inner").mkdir()
+        st = os.lstat(root / "directory3")
+        chosen = options(elsewhere=((0, 12345), (st.st_dev, st.st_ino)))
+        with self.adapter(root).walk([ROOT], chosen, True) as walk:
+            rows = [row for batch in walk for row in tuples(batch)]
+        assert walk.frontier == [PendingDirectory(b"directory3", device=st.st_dev, inode=st.st_ino)]
+        assert walk.stats.directories == 1 + 4
+        assert b"directory3" in {row[0] for row in rows}
+        assert not any(row[0].startswith(b"directory3/") for row in rows)
+        # The other walker has the same options, perhaps: what it starts with, it lists.
+        with self.adapter(root).walk(walk.frontier, chosen) as walk:
+            rows += [row for batch in walk for row in tuples(batch)]
+        assert walk.frontier == []
+        expected = walk_reference.rows(root, SHARDS, SEED)
+        assert [row[:5] for row in by_path(rows)] == [row[:5] for row in expected]
+        assert {named(row)["flags"] for row in rows} == {0}
+
     @needs_root
     def test_other_filesystems_are_recorded_and_entered_only_when_asked(self, root):
         make_wide(root, 3, 2)

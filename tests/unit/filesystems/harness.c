@@ -6,6 +6,8 @@
  * cancel: cancel from another thread after each number of batches up to 20.
  * scarce: walk after all descriptors of the process but five have been taken.
  * none: walk after all of them but the root's have been taken; must fail, not hang.
+ *
+ * With THREADS 0 another number of threads works every few calls: linked with --wrap=pace_step.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -19,6 +21,7 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include "pace.h"
 #include "walk.h"
 
 #define SHARDS 7u
@@ -34,6 +37,19 @@ struct watcher {
     struct fw_walk *walk;
     atomic_bool stop;
 };
+
+void __real_pace_step(struct pace *pace, const struct pace_totals *totals);
+void __wrap_pace_step(struct pace *pace, const struct pace_totals *totals);
+
+/* Step as ever, then let some number of threads work all the same; called under a lock. */
+void __wrap_pace_step(struct pace *pace, const struct pace_totals *totals) {
+    static uint32_t number = 1;
+    __real_pace_step(pace, totals);
+    number = number * 1664525u + 1013904223u;
+    uint32_t most = pace->active_max < 12 ? pace->active_max : 12;
+    pace->active = 1 + (number >> 16) % most;
+    pace->high = pace->active > pace->high ? pace->active : pace->high;
+}
 
 static void fail(const char *what, int error) {
     fprintf(stderr, "harness: %s: %s\n", what, strerror(error));

@@ -30,6 +30,7 @@ def harness(request, tmp_path_factory) -> Path:
     flags = ["-std=c11", "-O1", "-g", "-Wall", "-Wextra", "-Werror", "-pthread"]
     flags += [f"-fsanitize={SANITIZERS[request.param]}", "-fno-sanitize-recover=all"]
     flags += ["-fno-omit-frame-pointer", "-DDESCRIPTOR_WAIT_MS_MAX=300u", f"-I{FOLDER}"]
+    flags += ["-DLOOK_NS=UINT64_C(20000)", "-Wl,--wrap=pace_step"]
     sources = [str(FOLDER / name) for name in SOURCES]
     subprocess.run(
         [compiler, *flags, str(HERE / "harness.c"), *sources, "-o", str(program)],
@@ -82,7 +83,16 @@ def run(harness: Path, *arguments: object) -> str:
 
 @pytest.mark.parametrize(
     ("threads", "budget_rows", "batch_rows", "descriptors_max"),
-    [(1, 0, 65536, 0), (8, 0, 300, 64), (8, 400, 50, 40), (3, 0, 1, 16), (16, 1500, 1000, 8)],
+    [
+        (1, 0, 65536, 0),
+        (8, 0, 300, 64),
+        (8, 400, 50, 40),
+        (3, 0, 1, 16),
+        (16, 1500, 1000, 8),
+        (0, 0, 300, 64),
+        (0, 400, 50, 40),
+        (0, 0, 1, 8),
+    ],
 )
 def test_walks_and_frontiers_are_clean(
     harness, tree, threads, budget_rows, batch_rows, descriptors_max
@@ -91,12 +101,14 @@ def test_walks_and_frontiers_are_clean(
     assert tuple(map(int, said.split())) == totals(tree)
 
 
-def test_cancelling_at_any_time_is_clean(harness, tree):
-    assert run(harness, "cancel", tree, 8, 0, 100, 64) == "cancelled\n"
+@pytest.mark.parametrize("threads", [8, 0])
+def test_cancelling_at_any_time_is_clean(harness, tree, threads):
+    assert run(harness, "cancel", tree, threads, 0, 100, 64) == "cancelled\n"
 
 
-def test_five_descriptors_are_enough_for_eight_threads(harness, tree):
-    said = run(harness, "scarce", tree, 8, 0, 500, 500)
+@pytest.mark.parametrize("threads", [8, 0])
+def test_five_descriptors_are_enough_for_eight_threads(harness, tree, threads):
+    said = run(harness, "scarce", tree, threads, 0, 500, 500)
     assert tuple(map(int, said.split())) == totals(tree)
 
 

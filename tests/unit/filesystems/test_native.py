@@ -18,11 +18,12 @@ from filesystems.errors import (
     for_root,
     for_walk,
 )
-from filesystems.interface import WalkOptions
+from filesystems.interface import THREADS_AUTOMATIC, WalkOptions
 from filesystems.kernel.native import NativeWalk, kernel_schema, mix64
 from filesystems.posix import PosixFilesystem
 from shards import shard_function
 from shards.errors import UsageError
+from shards.lease import PendingDirectory
 from shards.schema import INODE_SCHEMA, SCHEMA_VERSION
 
 FORMATS = Path(__file__).resolve().parents[3] / "docs" / "formats"
@@ -54,8 +55,11 @@ def test_the_kernel_fills_the_inode_schema_of_this_version():
         {"shards": 1025},
         {"seed": -1},
         {"seed": 1 << 64},
-        {"threads": 0},
+        {"threads": -1},
         {"threads": 257},
+        {"threads_start": 257},
+        {"latency_target_us": -1},
+        {"latency_target_us": 2_000_001},
         {"batch_rows": 0},
         {"budget_rows": -1},
         {"descriptors_max": 7},
@@ -64,6 +68,25 @@ def test_the_kernel_fills_the_inode_schema_of_this_version():
 def test_options_out_of_range_are_refused_with_the_accepted_values(changes):
     with pytest.raises(UsageError, match=r"give a number from \d+ to \d+"):
         WalkOptions(**({"shards": 1, "seed": 0} | changes))
+
+
+def test_a_latency_target_with_a_fixed_number_of_threads_is_refused():
+    with pytest.raises(UsageError, match=r"needs threads = 0"):
+        WalkOptions(shards=1, seed=0, threads=4, latency_target_us=1000)
+
+
+def test_automatic_threads_begin_with_few_and_stay_few_on_a_small_tree(tmp_path):
+    options = WalkOptions(shards=1, seed=0, threads=THREADS_AUTOMATIC)
+    with NativeWalk(bytes(tmp_path), [PendingDirectory(b"")], options, include_root=True) as walk:
+        assert sum(batch.batch.num_rows for batch in walk) == 1
+        assert 1 <= walk.stats.threads == walk.stats.threads_high <= 8
+        assert walk.stats.backoffs == 0
+
+
+def test_a_walk_begins_with_the_threads_it_is_told_to(tmp_path):
+    options = WalkOptions(shards=1, seed=0, threads=THREADS_AUTOMATIC, threads_start=40)
+    with NativeWalk(bytes(tmp_path), [], options) as walk:
+        assert walk.stats.threads_active == 40
 
 
 def test_a_root_with_a_nul_byte_does_not_name_what_comes_before_it(tmp_path):
