@@ -11,6 +11,7 @@ import fcntl
 import os
 import shutil
 import signal
+from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -24,6 +25,8 @@ from actors.coordinator import CoordinatorActor
 from actors.walker import WalkerActor
 from bacula_bridge.lab import catalog_path
 from cluster.settings import Settings
+from filesystems.detect import open_filesystem
+from filesystems.interface import Filesystem
 from shards.errors import ForebayError
 
 NAMESPACE = "forebay"
@@ -92,10 +95,17 @@ def target_label(target: int) -> str:
 class EmbeddedCluster:
     """Coordinator, bridge and walkers in a private Ray; a context manager."""
 
-    def __init__(self, settings: Settings, threads: int, targets: int = 1) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        threads: int,
+        targets: int = 1,
+        open_filesystem: Callable[[bytes], Filesystem] = open_filesystem,
+    ) -> None:
         self._settings = settings
         self._threads = threads
         self._targets = targets
+        self._open_filesystem = open_filesystem
         self._serving: dict[ray.ObjectRef[None], int] = {}
         self._restarts = 0
         self._lock = -1
@@ -180,7 +190,7 @@ class EmbeddedCluster:
                 raise RayNotStarted(f"no node has the label {label}")
             walker = WalkerActor.options(
                 name=f"walker-{target}", label_selector={label: "true"}
-            ).remote(COORDINATOR, target, state, self._threads, excluded)
+            ).remote(COORDINATOR, target, state, self._threads, excluded, self._open_filesystem)
             self.walkers.append(walker)
             self._serve(target)
 

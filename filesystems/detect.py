@@ -57,6 +57,11 @@ def detect(root: str | bytes | os.PathLike[str]) -> Detected:
         os.close(descriptor)
 
 
+def open_filesystem(root: bytes) -> Filesystem:
+    """Return the adapter for a tree."""
+    return detect(root).filesystem
+
+
 def mount_type(descriptor: int) -> str:
     """Return the type of the filesystem that an open file is on.
 

@@ -1,19 +1,22 @@
 """Walk one lease: enumerate its directories, write segments, say what is left.
 
-Covers: the step from an adapter's batches to durable segments, and how much a lease takes on.
+Covers: the step from an adapter's batches to durable segments, beside the walk; how much a lease
+takes on.
 Does not cover: getting and committing leases (actors), listing directories (adapters).
 """
 
 from __future__ import annotations
 
 import stat
+import threading
 import time
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from filesystems.interface import Filesystem, WalkBatch, WalkOptions
+from filesystems.interface import Filesystem, WalkBatch, WalkOptions, WalkStats
 from filesystems.names import look_at_names
 from shards.lease import PendingDirectory
 from shards.ledger import Lease, LeaseResult
@@ -22,28 +25,35 @@ from shards.segment import SegmentInfo, flush_segments, write_segment
 
 # A lease should take about this long: what a crash can cost, and how soon streams see new rows.
 LEASE_TARGET_S = 2.0
-BUDGET_ROWS_MIN = 8_192
+BUDGET_ROWS_MIN = 256  # of the first lease: streams and other targets' walkers wait for it
 BUDGET_ROWS_MAX = 2_097_152
+BUDGET_GROWTH_MAX = 8  # from one lease to the next: one quick lease must not make a slow one
+# Segments are written and flushed while the walk goes on. A disk that does not keep up holds the
+# walk back.
+SEGMENT_WRITERS = 2
+UNWRITTEN_BATCHES_MAX = 4
 
 
-@dataclass(slots=True)
-class _Found:
-    """The segments of one lease as they are written."""
+class _Writers:
+    """Threads that make batches durable segments."""
 
-    lease: Lease
-    folder: Path
-    segments: list[SegmentInfo] = field(default_factory=list)
-    inodes: int = 0  # of single names; a walk counts its own
-    mount_points: int = 0
+    def __init__(self) -> None:
+        self._pool = ThreadPoolExecutor(SEGMENT_WRITERS, thread_name_prefix="segments")
+        self._slots = threading.BoundedSemaphore(UNWRITTEN_BATCHES_MAX)
 
-    def add(self, found: WalkBatch) -> None:
-        flags = found.batch.column("flags").to_numpy()
-        self.mount_points += int(np.count_nonzero(flags & RowFlag.MOUNT_POINT))
-        lease = self.lease
-        name = f"{lease.number}-{lease.epoch}-{len(self.segments)}.arrow"
-        self.segments.append(
-            write_segment(
-                self.folder,
+    def write(self, folder: Path, name: str, found: WalkBatch, lease: Lease) -> Future[SegmentInfo]:
+        """Begin to write a batch; wait if too many are being written."""
+        self._slots.acquire()
+        try:
+            return self._pool.submit(self._write, folder, name, found, lease)
+        except BaseException:
+            self._slots.release()
+            raise
+
+    def _write(self, folder: Path, name: str, found: WalkBatch, lease: Lease) -> SegmentInfo:
+        try:
+            return write_segment(
+                folder,
                 name,
                 found.batch,
                 found.counts,
@@ -51,11 +61,54 @@ class _Found:
                 lease=lease.number,
                 epoch=lease.epoch,
             )
+        finally:
+            self._slots.release()
+
+    def close(self) -> None:
+        self._pool.shutdown(wait=True)
+
+
+@dataclass(slots=True)
+class WalkedLease:
+    """A lease whose walk has ended, while its last segments are perhaps still being written."""
+
+    lease: Lease
+    folder: Path
+    segments: list[Future[SegmentInfo]] = field(default_factory=list)
+    frontier: tuple[PendingDirectory, ...] = ()
+    stats: WalkStats = field(default_factory=WalkStats)
+    rows: int = 0
+    named_rows: int = 0  # of single names; a walk counts its own
+    mount_points: int = 0
+
+    def add(self, found: WalkBatch, writers: _Writers) -> None:
+        flags = found.batch.column("flags").to_numpy()
+        self.mount_points += int(np.count_nonzero(flags & RowFlag.MOUNT_POINT))
+        self.rows += found.batch.num_rows
+        name = f"{self.lease.number}-{self.lease.epoch}-{len(self.segments)}.arrow"
+        self.segments.append(writers.write(self.folder, name, found, self.lease))
+
+    def result(self) -> LeaseResult:
+        """Wait until the segments and their names are durable; return what is to be committed."""
+        segments = tuple(segment.result() for segment in self.segments)
+        flush_segments(self.folder)
+        return LeaseResult(
+            segments,
+            self.frontier,
+            inodes=self.stats.entries + self.named_rows,
+            directories=self.stats.directories,
+            size_bytes=self.stats.bytes,
+            errors=self.stats.errors,
+            mount_points=self.mount_points,
+            whole=self.lease.whole,
         )
 
 
 class LeaseWalker:
-    """Walks leases of one filesystem; adapts the row budget to the filesystem's speed."""
+    """Walks leases of one filesystem; adapts the row budget to the filesystem's speed.
+
+    One thread walks; the results may be waited for in another.
+    """
 
     def __init__(
         self, filesystem: Filesystem, threads: int, excluded: tuple[tuple[int, int], ...] = ()
@@ -64,9 +117,14 @@ class LeaseWalker:
         self._threads = threads
         self._excluded = excluded
         self._budget_rows = BUDGET_ROWS_MIN
+        self._writers = _Writers()
 
-    def walk(self, lease: Lease, folder: Path) -> LeaseResult:
-        """Enumerate a lease into segments in folder, durable when this returns."""
+    def close(self) -> None:
+        """Wait for what is being written and end the threads."""
+        self._writers.close()
+
+    def walk(self, lease: Lease, folder: Path) -> WalkedLease:
+        """Enumerate a lease into segments in folder; result() tells when they are durable."""
         options = WalkOptions(
             threads=self._threads,
             shards=lease.shards,
@@ -75,28 +133,17 @@ class LeaseWalker:
             excluded=self._excluded,
         )
         started = time.monotonic()
-        found = _Found(lease, folder)
+        walked = WalkedLease(lease, folder)
         for batch in look_at_names(self._filesystem.root, lease.names, options):
-            found.add(batch)
-            found.inodes += batch.batch.num_rows
+            walked.add(batch, self._writers)
+        walked.named_rows = walked.rows
         directories = lease.directories if lease.whole else self._still_there(lease.directories)
         with self._filesystem.walk(directories, options, include_root=lease.include_root) as walk:
             for batch in walk:
-                found.add(batch)
-            frontier = tuple(walk.frontier)
-            stats = walk.stats
-        flush_segments(folder)
-        self._adapt(sum(info.rows for info in found.segments), time.monotonic() - started)
-        return LeaseResult(
-            tuple(found.segments),
-            frontier,
-            inodes=stats.entries + found.inodes,
-            directories=stats.directories,
-            size_bytes=stats.bytes,
-            errors=stats.errors,
-            mount_points=found.mount_points,
-            whole=lease.whole,
-        )
+                walked.add(batch, self._writers)
+            walked.frontier, walked.stats = tuple(walk.frontier), walk.stats
+        self._adapt(walked.rows, time.monotonic() - started)
+        return walked
 
     def _still_there(
         self, directories: tuple[PendingDirectory, ...]
@@ -114,7 +161,8 @@ class LeaseWalker:
         return tuple(directory for directory in directories if directory.path in there)
 
     def _adapt(self, rows: int, seconds: float) -> None:
-        # At most twice the last budget, so that one quick lease does not make a slow one.
+        if rows < self._budget_rows and seconds < LEASE_TARGET_S:
+            return  # its directories were done before: how fast more of them go, it cannot tell
         wanted = int(rows / max(seconds, 1e-3) * LEASE_TARGET_S)
-        wanted = min(wanted, 2 * self._budget_rows)
+        wanted = min(wanted, BUDGET_GROWTH_MAX * self._budget_rows)
         self._budget_rows = max(BUDGET_ROWS_MIN, min(wanted, BUDGET_ROWS_MAX))

@@ -8,6 +8,7 @@ Does not cover: waking whoever waits for a change (actors), what is in segments 
 from __future__ import annotations
 
 import fcntl
+import math
 import os
 import sqlite3
 import time
@@ -27,6 +28,8 @@ from shards.state import StateDirectory
 
 # A lease takes at most so many directories; the walker's row budget bounds its work.
 LEASE_DIRECTORIES_MAX = 1_024
+# Of so many that are pending one is left: while a lease is committed its walker walks another.
+LEASE_LEAVES_ONE_OF = 4
 LEASE_NAMES_MAX = 8_192
 SEGMENTS_PAGE_MAX = 256
 BUSY_TIMEOUT_S = 30.0
@@ -447,7 +450,7 @@ class Ledger:
         """Lease pending directories of a target to a walker, newest first, or None.
 
         Newest first keeps the walk depth-first, so that the list of pending directories stays
-        short.
+        short. Some are left, if there are several, for the lease after it.
         """
         with self.transaction() as db:
             self.check_epoch(role, epoch)
@@ -462,8 +465,10 @@ class Ledger:
             rows = db.execute(
                 "SELECT * FROM directories WHERE run = ? AND target = ? AND lease IS NULL"
                 " AND whole = ? ORDER BY number DESC LIMIT ?",
-                (run, target, row["whole"], LEASE_DIRECTORIES_MAX),
+                (run, target, row["whole"], 2 * LEASE_DIRECTORIES_MAX),
             ).fetchall()
+            share = len(rows) - math.ceil(len(rows) / LEASE_LEAVES_ONE_OF)
+            rows = rows[: max(1, min(share, LEASE_DIRECTORIES_MAX))]
             number = _new_lease(db, run, role, epoch)
             db.executemany(
                 "UPDATE directories SET lease = ? WHERE number = ?",

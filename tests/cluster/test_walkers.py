@@ -13,10 +13,12 @@ from cluster.settings import Settings
 from shards.ledger import Ledger, RunOpen
 from shards.order import stream_rows
 from shards.segment import SegmentStore
+from tests.support.targets import top_level
 
 pytestmark = pytest.mark.ray
 
 SHARDS = 3
+TARGETS = 2
 FILES = 40_000
 DEADLINE_S = 120.0
 
@@ -28,7 +30,7 @@ def settings(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def cluster(settings):
-    with EmbeddedCluster(settings, threads=2) as cluster:
+    with EmbeddedCluster(settings, 2, TARGETS, top_level) as cluster:
         yield cluster
 
 
@@ -96,9 +98,21 @@ def wait_for(condition):
     raise AssertionError("the condition did not come true")
 
 
-def walker_pid(cluster):
+def leases_by_role(settings, run):
+    """Return the states of the leases that each walker had."""
+    ledger = Ledger(settings.state.ledger, read_only=True)
     try:
-        return answer(cluster.walkers[0].pid.remote(), "it")
+        found = {}
+        for row in ledger.query("SELECT role, state FROM leases WHERE run = ?", (run,)):
+            found.setdefault(row["role"], set()).add(row["state"])
+        return found
+    finally:
+        ledger.close()
+
+
+def walker_pid(cluster, target=0):
+    try:
+        return answer(cluster.walkers[target].pid.remote(), "it")
     except ActorGone:  # it is being started again
         return None
 
@@ -118,6 +132,42 @@ def test_a_killed_walker_costs_nothing_but_its_lease(cluster, settings, tree):
     assert states == {"lost", "done"}
     reader.close()
     assert scanned_names(cluster, settings, run.number, run.seed) == names_of(tree)
+
+
+@pytest.fixture(scope="module")
+def tree_of_two(tmp_path_factory):
+    """t1 is served by the second target, all the rest by the first."""
+    root = tmp_path_factory.mktemp("targets")
+    for top in range(TARGETS):
+        for number in range(FILES // 400):
+            folder = root / f"t{top}" / f"d{number}"
+            folder.mkdir(parents=True)
+            for name in range(100):
+                (folder / f"f{name}").touch()
+    return root
+
+
+def test_two_targets_have_a_walker_each(cluster, settings, tree_of_two):
+    run = open_run(cluster, "two", tree_of_two)
+    wait_scanned(cluster, run.number)
+    assert scanned_names(cluster, settings, run.number, run.seed) == names_of(tree_of_two)
+    roles = leases_by_role(settings, run.number)
+    assert set(roles) == {"walker:0", "walker:1"}
+    assert all(states == {"done"} for states in roles.values())
+
+
+def test_the_walker_of_the_second_target_may_be_killed(cluster, settings, tree_of_two):
+    pid = walker_pid(cluster, 1)
+    os.kill(pid, signal.SIGSTOP)
+    run = open_run(cluster, "two killed", tree_of_two)
+    wait_for(lambda: "walker:1" in leases_by_role(settings, run.number))
+    os.kill(pid, signal.SIGKILL)
+    wait_scanned(cluster, run.number)
+    assert scanned_names(cluster, settings, run.number, run.seed) == names_of(tree_of_two)
+    assert leases_by_role(settings, run.number) == {
+        "walker:0": {"done"},
+        "walker:1": {"done", "lost"},
+    }
 
 
 def test_errors_arrive_as_what_they_are(cluster, tree):

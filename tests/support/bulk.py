@@ -1,7 +1,7 @@
-"""Make large uniform trees quickly, and remove any tree.
+"""Make large trees quickly, and remove any tree.
 
-Covers: trees of equal files for benchmarks; removal that works for paths past PATH_MAX and for
-directories that cannot be written.
+Covers: trees of equal files of several shapes for benchmarks; removal that works for paths past
+PATH_MAX and for directories that cannot be written.
 Does not cover: trees that hold every kind of file (tree.py).
 """
 
@@ -13,6 +13,7 @@ from pathlib import Path
 DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 FAN_OUT = 100  # directories per directory, so that no level of a uniform tree is one huge directory
 POOL_BYTES = 8 << 20
+SUBTREES = 10  # of a lopsided tree
 
 
 def make_uniform(root: Path, files: int, per_directory: int, size_bytes: int) -> int:
@@ -42,19 +43,49 @@ def make_flat(root: Path, files: int, size_bytes: int) -> int:
     return 1 + files
 
 
+def make_chains(root: Path, chains: int, depth: int, files: int) -> int:
+    """Make chains of directories, each `depth` deep, with empty files in each of them."""
+    root.mkdir(parents=True)
+    for number in range(chains):
+        above = os.open(root, DIRECTORY_FLAGS)
+        for level in range(depth):
+            name = f"c{number:04d}" if level == 0 else f"d{level:04d}"
+            os.mkdir(name, dir_fd=above)
+            below = os.open(name, DIRECTORY_FLAGS, dir_fd=above)
+            os.close(above)
+            above = below
+            for file in range(files):
+                os.mknod(f"f{file:08d}", stat.S_IFREG | 0o644, dir_fd=above)
+        os.close(above)
+    return 1 + chains * depth * (1 + files)
+
+
+def make_lopsided(root: Path, files: int, per_directory: int) -> int:
+    """Make ten subtrees of empty files, of which the fifth has nine tenths of them."""
+    root.mkdir(parents=True)
+    inodes = 1
+    for number in range(SUBTREES):
+        heavy = number == SUBTREES // 2
+        share = files * 9 // 10 if heavy else files // 10 // (SUBTREES - 1)
+        inodes += make_uniform(root / f"s{number}", share, per_directory, 0)
+    return inodes
+
+
 def _fill(directory: Path, first: int, count: int, size_bytes: int, pool: bytes) -> None:
     """Write the files, each with another part of the pool, so that no two are alike."""
     view = memoryview(pool)
     descriptor = os.open(directory, DIRECTORY_FLAGS)
     try:
         for number in range(first, first + count):
+            if size_bytes == 0:  # one call instead of two
+                os.mknod(f"f{number:08d}", stat.S_IFREG | 0o644, dir_fd=descriptor)
+                continue
             file = os.open(
                 f"f{number:08d}", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644, dir_fd=descriptor
             )
-            if size_bytes:
-                start = number * 4099 % POOL_BYTES
-                written = os.write(file, view[start : start + size_bytes])
-                assert written == size_bytes, (number, written)
+            start = number * 4099 % POOL_BYTES
+            written = os.write(file, view[start : start + size_bytes])
+            assert written == size_bytes, (number, written)
             os.close(file)
     finally:
         os.close(descriptor)

@@ -82,27 +82,47 @@ def test_segments_exist_once_their_lease_is_committed(ledger):
     assert [info.name for info in found] == ["x", "y"]
     assert found[0].counts == segment("x").counts
     assert [info.name for info in ledger.segments(run.number, found[0].number)] == ["y"]
-    rest = ledger.take_lease(0, ROLE, epoch)
-    assert set(rest.directories) == set(frontier)
-    assert not rest.include_root
-    assert ledger.commit_lease(rest.number, ROLE, epoch, result())
+    rest = [ledger.take_lease(0, ROLE, epoch) for _ in frontier]
+    assert {each.directories[0] for each in rest} == set(frontier)
+    assert not any(each.include_root for each in rest)
+    assert not ledger.commit_lease(rest[0].number, ROLE, epoch, result())
+    assert ledger.commit_lease(rest[1].number, ROLE, epoch, result())
     assert ledger.run(run.number).scan_ended is not None
-    assert ledger.scan_totals(run.number).inodes == 20
+    assert ledger.scan_totals(run.number).inodes == 30
 
 
 def test_the_scan_has_not_ended_while_another_lease_is_open(ledger):
     run = ledger.begin_run("d", "full")
     epoch = ledger.take_epoch(ROLE)
     lease = ledger.take_lease(0, ROLE, epoch)
-    many = [PendingDirectory(b"%d" % i) for i in range(LEASE_DIRECTORIES_MAX + 1)]
-    ledger.commit_lease(lease.number, ROLE, epoch, result(frontier=many))
+    two = [PendingDirectory(b"a"), PendingDirectory(b"b")]
+    ledger.commit_lease(lease.number, ROLE, epoch, result(frontier=two))
     one = ledger.take_lease(0, ROLE, epoch)
     two = ledger.take_lease(0, ROLE, epoch)
-    assert len(one.directories) == LEASE_DIRECTORIES_MAX
-    assert len(two.directories) == 1
     assert not ledger.commit_lease(one.number, ROLE, epoch, result())
     assert ledger.run(run.number).scan_ended is None
     assert ledger.commit_lease(two.number, ROLE, epoch, result())
+
+
+@pytest.mark.parametrize(
+    ("pending", "first", "second"),
+    [(1, 1, 0), (2, 1, 1), (3, 2, 1), (8, 6, 1), (100, 75, 18), (4 * 1024, 1024, 1024)],
+)
+def test_a_lease_leaves_something_for_the_one_that_is_walked_meanwhile(
+    ledger, pending, first, second
+):
+    ledger.begin_run("d", "full")
+    epoch = ledger.take_epoch(ROLE)
+    root = ledger.take_lease(0, ROLE, epoch)
+    frontier = [PendingDirectory(b"%d" % number) for number in range(pending)]
+    ledger.commit_lease(root.number, ROLE, epoch, result(frontier=frontier))
+    found = [ledger.take_lease(0, ROLE, epoch) for _ in range(2)]
+    assert [len(lease.directories) if lease else 0 for lease in found] == [first, second]
+    newest = [b"%d" % number for number in range(pending)][::-1]
+    assert [d.path for lease in found if lease for d in lease.directories] == newest[
+        : first + second
+    ]
+    assert max(first, second) <= LEASE_DIRECTORIES_MAX == 1024
 
 
 def test_a_new_epoch_takes_the_leases_back_and_fences_the_old_walker(ledger):

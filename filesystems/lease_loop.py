@@ -1,0 +1,113 @@
+"""A walker's loop: take a lease, walk it, commit it, while the next one is being walked.
+
+Covers: two leases at a time, one walked and one made durable and committed; what a failure does.
+Does not cover: walking (lease_walker), who gets which lease (coordinator), reaching it (actors).
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Protocol
+
+from filesystems.interface import Filesystem
+from filesystems.lease_walker import LeaseWalker, WalkedLease
+from shards.errors import ForebayError
+from shards.ledger import Lease, LeaseLost, LeaseResult
+from shards.state import StateDirectory
+
+LEASE_WAIT_S = 5.0
+
+
+class LeaseSource(Protocol):
+    """Where a walker's leases come from; all of its calls are fenced by the walker's epoch."""
+
+    def take(self, wait_s: float) -> Lease | None:
+        """Return a lease, waiting up to wait_s for one."""
+
+    def commit(self, lease: int, result: LeaseResult) -> None:
+        """Make what was found exist; LeaseLost if it is somebody else's by now."""
+
+    def fail(self, run: int, reason: str) -> None:
+        """Say that a run's scan cannot go on."""
+
+
+class LeaseLoop:
+    """Walks leases until it is stopped."""
+
+    def __init__(
+        self,
+        source: LeaseSource,
+        state: StateDirectory,
+        open_filesystem: Callable[[bytes], Filesystem],
+        threads: int,
+        excluded: tuple[str, ...] = (),
+    ) -> None:
+        self._source = source
+        self._state = state
+        self._open_filesystem = open_filesystem
+        self._threads = threads
+        self._excluded = excluded
+        self._walkers: dict[bytes, LeaseWalker] = {}
+
+    def serve(self, stopping: threading.Event) -> None:
+        """Walk until stopping is set.
+
+        Flushing and committing a lease takes as long as walking 50,000 names; therefore the next
+        one is walked meanwhile. Commits keep their order, and there is never more than one under
+        way.
+        """
+        commit: Future[None] | None = None
+        try:
+            with ThreadPoolExecutor(1, thread_name_prefix="commit") as pool:
+                while not stopping.is_set():
+                    lease = self._source.take(LEASE_WAIT_S)
+                    walked = None if lease is None else self._walk(lease)
+                    if commit is not None:
+                        commit.result()
+                    commit = None if walked is None else pool.submit(self._commit, walked)
+                if commit is not None:
+                    commit.result()
+        finally:
+            self._close_walkers()
+
+    def _walk(self, lease: Lease) -> WalkedLease | None:
+        try:
+            return self._walker(lease.root).walk(lease, self._state.segments(lease.run))
+        except (OSError, ForebayError) as error:
+            self._fail(lease, error)
+            return None
+
+    def _commit(self, walked: WalkedLease) -> None:
+        try:
+            result = walked.result()
+        except OSError as error:
+            self._fail(walked.lease, error)
+            return
+        try:
+            self._source.commit(walked.lease.number, result)
+        except LeaseLost:
+            return  # the run ended meanwhile; what was written is a leftover
+
+    def _fail(self, lease: Lease, error: Exception) -> None:
+        # Nothing of the lease was committed; without it the run cannot be complete.
+        self._source.fail(lease.run, f"the scan of {os.fsdecode(lease.root)} failed: {error}")
+
+    def _walker(self, root: bytes) -> LeaseWalker:
+        if root not in self._walkers:
+            self._close_walkers()  # one dataset at a time; adapters are cheap to make
+            self._walkers[root] = LeaseWalker(
+                self._open_filesystem(root), self._threads, self._excluded_directories()
+            )
+        return self._walkers[root]
+
+    def _close_walkers(self) -> None:
+        while self._walkers:
+            _, walker = self._walkers.popitem()
+            walker.close()
+
+    def _excluded_directories(self) -> tuple[tuple[int, int], ...]:
+        status = [os.stat(path) for path in self._excluded if os.path.isdir(path)]
+        return tuple((entry.st_dev, entry.st_ino) for entry in status)

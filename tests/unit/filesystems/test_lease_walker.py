@@ -1,0 +1,157 @@
+"""One lease: how much it takes on, and how much waits for the disk."""
+
+import os
+import threading
+import time
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from filesystems import lease_walker
+from filesystems.interface import Filesystem, MetadataTarget, Walk, WalkBatch, WalkStats
+from filesystems.lease_walker import (
+    BUDGET_GROWTH_MAX,
+    BUDGET_ROWS_MAX,
+    BUDGET_ROWS_MIN,
+    LEASE_TARGET_S,
+    UNWRITTEN_BATCHES_MAX,
+    LeaseWalker,
+)
+from shards.lease import PendingDirectory
+from shards.ledger import Lease
+from shards.segment import SegmentInfo
+
+DEADLINE_S = 60.0
+LEASE = Lease(1, 1, 1, b"/", 1, 0, (PendingDirectory(b""),), True)
+
+
+class MadeUpWalk(Walk):
+    """Hands out batches of so many rows."""
+
+    stats = WalkStats()
+    frontier = ()
+
+    def __init__(self, rows):
+        self.left = list(rows)
+
+    def __next__(self):
+        if not self.left:
+            raise StopIteration
+        rows = self.left.pop()
+        flags = np.zeros(rows, dtype=np.uint32)
+        return WalkBatch(pa.RecordBatch.from_pydict({"flags": flags}), ((rows, 0, 0),))
+
+    def cancel(self):
+        raise AssertionError("nobody cancels")
+
+    def close(self):
+        """Leave what is left for the test to look at."""
+
+
+class MadeUpFilesystem(Filesystem):
+    """Walks as its test says, and keeps the options."""
+
+    name = "made-up"
+
+    def __init__(self, folder, walk):
+        self._root, self._walk = os.fsencode(folder), walk
+        self.options = []
+
+    @property
+    def root(self):
+        return self._root
+
+    def targets(self):
+        return [MetadataTarget(0, "only")]
+
+    def walk(self, directories, options, include_root=False):
+        self.options.append(options)
+        return self._walk()
+
+
+def info_of(folder, name, batch, counts, **_):
+    return SegmentInfo(name, 1, 1, 1, batch.num_rows, counts)
+
+
+@pytest.fixture
+def budgets(tmp_path, monkeypatch):
+    """Return a function: the budgets of leases with so many rows in so many seconds."""
+    now = 0.0
+    monkeypatch.setattr(lease_walker.time, "monotonic", lambda: now)
+    monkeypatch.setattr(lease_walker, "write_segment", info_of)
+
+    def of(*leases):
+        def walk():
+            nonlocal now
+            rows, seconds = leases[len(filesystem.options) - 1]
+            now += seconds
+            return MadeUpWalk([rows])
+
+        filesystem = MadeUpFilesystem(tmp_path, walk)
+        walker = LeaseWalker(filesystem, 1)
+        for rows, _ in leases:
+            assert walker.walk(LEASE, tmp_path).result().segments[0].rows == rows
+        walker.close()
+        return [options.budget_rows for options in filesystem.options]
+
+    return of
+
+
+def test_budgets_grow_from_a_small_one_to_what_takes_two_seconds(budgets):
+    second, third = BUDGET_ROWS_MIN * BUDGET_GROWTH_MAX, BUDGET_ROWS_MIN * BUDGET_GROWTH_MAX**2
+    found = budgets((BUDGET_ROWS_MIN, 0.001), (second, 0.01), (third, 1.0), (2 * third, 2.0))
+    assert found == [BUDGET_ROWS_MIN, second, third, 2 * third]
+
+
+def test_a_budget_never_passes_its_bounds(budgets):
+    fast = [(BUDGET_ROWS_MAX, 0.01)] * 8
+    assert budgets(*fast)[-1] == BUDGET_ROWS_MAX
+    assert budgets((BUDGET_ROWS_MIN, 0.001), (8 * BUDGET_ROWS_MIN, 100.0), (1, 1.0))[-1] == (
+        BUDGET_ROWS_MIN
+    )
+
+
+def test_a_lease_with_little_in_it_does_not_make_the_next_one_small(budgets):
+    large = BUDGET_ROWS_MIN * BUDGET_GROWTH_MAX
+    assert budgets((BUDGET_ROWS_MIN, 0.001), (3, 0.1), (large, 0.1))[1:] == [large, large]
+
+
+def test_a_lease_that_took_too_long_makes_the_next_one_small_whatever_was_in_it(budgets):
+    large = BUDGET_ROWS_MIN * BUDGET_GROWTH_MAX
+    slow = (large // 2, 2 * LEASE_TARGET_S)
+    assert budgets((BUDGET_ROWS_MIN, 0.001), slow, (1, 0.1))[2] == large // 4
+
+
+def test_a_slow_disk_holds_the_walk_back(tmp_path, monkeypatch):
+    gate, waiting = threading.Event(), threading.Event()
+    held = 0
+
+    def write(*arguments, **names):
+        nonlocal held
+        held += 1
+        waiting.set()
+        assert gate.wait(DEADLINE_S)
+        return info_of(*arguments)
+
+    monkeypatch.setattr(lease_walker, "write_segment", write)
+    walk = MadeUpWalk([1] * 50)
+    walker = LeaseWalker(MadeUpFilesystem(tmp_path, lambda: walk), 1)
+    found = []
+    thread = threading.Thread(target=lambda: found.append(walker.walk(LEASE, tmp_path)))
+    thread.start()
+    assert waiting.wait(DEADLINE_S)
+    # One more has been taken from the walk and waits for its turn.
+    deadline = time.monotonic() + DEADLINE_S
+    while 50 - len(walk.left) < UNWRITTEN_BATCHES_MAX + 1 and time.monotonic() < deadline:
+        thread.join(0.01)
+    thread.join(0.3)
+    assert thread.is_alive()
+    assert 50 - len(walk.left) == UNWRITTEN_BATCHES_MAX + 1
+    gate.set()
+    thread.join(DEADLINE_S)
+    assert [info.name for info in found[0].result().segments] == [
+        f"1-1-{i}.arrow" for i in range(50)
+    ]
+    assert held == 50
+    walker.close()
