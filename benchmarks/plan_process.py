@@ -90,8 +90,9 @@ def _looked(coordinator: Coordinator, state: StateDirectory, name: str, steps: S
             lease = coordinator.take_lease(0, ROLE, epoch, 0.0)
             if lease is None:
                 break
-            result = walker.walk(lease, state.segments(run.number))
+            result = walker.walk(lease, state.segments(run.number)).result()
             coordinator.commit_lease(lease.number, ROLE, epoch, result)
+    walker.close()
     return run
 
 

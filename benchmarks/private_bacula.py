@@ -21,6 +21,7 @@ from benchmarks.runner import CHECKOUT, PROCESS_TIMEOUT_S, BenchmarkFailed, run_
 FOREBAY = CHECKOUT / ".venv" / "bin" / "forebay"
 COMMAND_TIMEOUT_S = 900.0  # the first start fetches Bacula
 GOOD_ENDS = ("T", "W")
+WARM_READ_BYTES = 1 << 20
 # The daemons, and the keys of their CPU time in figures().
 DAEMONS = {"file": "client_us", "storage": "sd_us", "director": "dir_us"}
 
@@ -181,5 +182,6 @@ def warm(root: Path) -> None:
     for folder, _, files in os.walk(root):
         for name in files:
             descriptor = os.open(os.path.join(folder, name), os.O_RDONLY)
-            os.read(descriptor, 1 << 20)
+            while os.read(descriptor, WARM_READ_BYTES):
+                pass
             os.close(descriptor)

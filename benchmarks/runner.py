@@ -137,11 +137,18 @@ def _watch(process: subprocess.Popen[bytes], deadline: float) -> int:
 
 
 def measure(
-    contenders: Sequence[Contender], rounds: int, prepare: Callable[[], None] = lambda: None
+    contenders: Sequence[Contender],
+    rounds: int,
+    prepare: Callable[[], None] = lambda: None,
+    *,
+    warm_up: bool = True,
 ) -> dict[str, list[dict[str, float]]]:
-    """Run all contenders in turn: one round that is not counted, then `rounds` that are."""
+    """Run all contenders in turn: one round that is not counted, then `rounds` that are.
+
+    Without warm_up all are: for contenders that find nothing of the round before.
+    """
     samples: dict[str, list[dict[str, float]]] = {contender.name: [] for contender in contenders}
-    for number in range(rounds + 1):
+    for number in range(0 if warm_up else 1, rounds + 1):
         for contender in contenders:
             say(f"{'warm-up' if number == 0 else f'round {number}/{rounds}'}: {contender.name}")
             prepare()

@@ -1,16 +1,18 @@
-"""How fast is a scan, beside the tools that walk a tree on one machine?
+"""How fast is a scan, beside the tools that walk a tree on one machine, and beside the limit?
 
-Covers: the walker kernel with 1, 2 and 4 threads, GNU find, bfs, and Python's os.scandir with stat,
-on a uniform tree of empty files, with a warm cache.
-Does not cover: cold caches and filesystems with latency, where threads matter far more.
+Covers: the walker kernel with 1, 2 and 4 threads, a bare loop of the two system calls, and peers
+that look at every inode, on four shapes of trees of empty files, with a warm cache.
+Does not cover: cold caches; filesystems with latency (latency.py), where threads matter far more.
 """
 
+import importlib.util
 import json
-import shutil
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
+from benchmarks.compiling import compiled
 from benchmarks.runner import (
     BenchmarkFailed,
     Column,
@@ -18,85 +20,103 @@ from benchmarks.runner import (
     Measured,
     Report,
     measure,
+    ratio,
     run_process,
-    say,
 )
-from tests.support.bulk import make_uniform
+from benchmarks.trees import TREES
+from benchmarks.walkers import BFS, FD, FIND, Peer, gufi
 
-QUESTION = "inodes per second of the scan kernel beside find, bfs and os.scandir"
-FILES, FILES_QUICK = 988_000, 98_800  # with their directories about 1,000,000 and 100,000 inodes
-FILES_PER_DIRECTORY = 90
+QUESTION = "inodes per second of the scan kernel beside the limit and other tools, four trees"
+QUICK = 10  # the quick trees have so many times fewer files
 ROUNDS, ROUNDS_QUICK = 5, 3
 THREADS = (1, 2, 4)
-PRINT_FORMAT = r"%i %s %T@ %p\n"
-WALKERS = {"find": "GNU find", "bfs": "bfs"}
-
-INNER = ("rate", "wall_s", "cpu_us")
+CPU_RATIO_MAX = 1.25
+HERE = Path(__file__).parent
 COLUMNS = (
     Column("rate", "inodes/s"),
     Column("wall_s", "wall s", 2, ratio=True),
     Column("cpu_us", "CPU us/inode", 2, ratio=True),
     Column("rss_mib", "peak MiB"),
-    Column("inner_rate", "scan alone: inodes/s"),
-    Column("inner_wall_s", "wall s", 2, ratio=True),
+    Column("inner_wall_s", "scan alone: wall s", 2, ratio=True),
     Column("inner_cpu_us", "CPU us/inode", 2, ratio=True),
 )
 NOTES = (
     "Whole processes, start to end: Python and pyarrow take their start-up time of every scan.",
-    "'scan alone' is measured inside the process, from the first call to the last row; for find and"
-    " bfs, which start in no time, it is the whole process.",
-    "find and bfs print a line per file to /dev/null; the kernel fills 20 columns per inode.",
+    "'scan alone' is measured inside the process, from the first call to the last row; for programs"
+    " that start in no time it is the whole process.",
+    "find and bfs print a line per file to /dev/null, fd its path; the kernel fills 20 columns.",
 )
 
 
-def run(folder: Path, machine: dict[str, str], *, quick: bool, rounds: int | None) -> Report:
-    """Make the tree, run all contenders in turn, and report."""
-    files = FILES_QUICK if quick else FILES
-    root = folder / "tree"
-    say(f"making {files:,} files below {root}")
-    inodes = make_uniform(root, files, FILES_PER_DIRECTORY, 0)
-    contenders, skipped = _contenders(root, inodes)
-    samples = measure(contenders, rounds or (ROUNDS_QUICK if quick else ROUNDS))
-    return Report(
-        benchmark="scan",
-        question=QUESTION,
-        setting=f"{inodes:,} inodes, {FILES_PER_DIRECTORY} empty files a directory, warm cache",
-        machine=machine,
-        columns=COLUMNS,
-        contenders=contenders,
-        samples=samples,
-        skipped=skipped,
-        notes=NOTES,
-    )
+def run(folder: Path, machine: dict[str, str], *, quick: bool, rounds: int | None) -> list[Report]:
+    """Measure each tree in turn; only one is there at a time."""
+    reports = []
+    for tree in TREES:
+        root = folder / tree.name
+        with tree.made(root, tree.files // (QUICK if quick else 1)) as inodes:
+            contenders, skipped = _contenders(root, inodes)
+            report = Report(
+                benchmark=f"scan, {tree.name}",
+                question=QUESTION,
+                setting=f"{inodes:,} inodes: {tree.what}; empty files, warm cache",
+                machine=machine,
+                columns=COLUMNS,
+                contenders=contenders,
+                samples=measure(contenders, rounds or (ROUNDS_QUICK if quick else ROUNDS)),
+                skipped=skipped,
+            )
+        notes = (*_verdicts(report), *(NOTES if tree is TREES[-1] else ()))
+        reports.append(replace(report, notes=notes))
+    return reports
+
+
+def _verdicts(report: Report) -> list[str]:
+    """Say how the figures stand to what is asked of them."""
+    cpu = ratio(report, _name(1), "inner_cpu_us")
+    walls = {
+        contender.name: found
+        for contender in report.contenders[1:]
+        if (found := ratio(report, contender.name, "inner_wall_s")) is not None
+    }
+    ours = {_name(threads) for threads in THREADS}
+    quickest = min((name for name in walls if name not in ours), key=walls.__getitem__)
+    return [
+        f"asked of {_name(1)}: at most {CPU_RATIO_MAX} times the limit's CPU; found: {cpu:.2f}",
+        f"asked of {_name(2)}: less wall time than any peer; found: {walls[_name(2)]:.2f} of the"
+        f" limit's with one thread, the quickest peer, {quickest}: {walls[quickest]:.2f}",
+    ]
+
+
+def _name(threads: int) -> str:
+    return f"forebay, {threads} thread{'s' * (threads > 1)}"
 
 
 def _contenders(root: Path, inodes: int) -> tuple[list[Contender], dict[str, str]]:
     """Return what can run here, and the peers that are not installed."""
-    contenders: list[Contender] = []
+    program = compiled("bare-loop", (HERE / "bare_loop.c",))
+    what = "getdents64 and statx of every name from one thread in C, nothing kept: the limit"
+    contenders = [Contender("bare loop", what, _internal([str(program), str(root)], inodes))]
     skipped: dict[str, str] = {}
-    for program, name in WALKERS.items():
-        path = shutil.which(program)
-        if path is None:
-            skipped[name] = f"no program `{program}` on this machine"
+    for peer in (FIND, BFS, FD, gufi(2)):
+        if peer.program is None:
+            skipped[peer.name] = peer.missing
             continue
-        _check_count(name, run_process([path, root, "-printf", "."], capture=True), inodes)
-        argv = [path, str(root), "-printf", PRINT_FORMAT]
-        what = f"{program} DIR -printf '{PRINT_FORMAT}' > /dev/null"
-        contenders.append(Contender(name, what, _external(argv, inodes)))
-    scandir = [sys.executable, "-I", "-S", str(Path(__file__).with_name("scandir_process.py"))]
+        peer.check(root, inodes)
+        contenders.append(Contender(peer.name, peer.what, _external(peer, root, inodes)))
+    if importlib.util.find_spec("scandir_rs") is None:
+        skipped["scandir-rs"] = "no Python package scandir_rs here (pip install scandir-rs)"
+    else:
+        argv = [sys.executable, str(HERE / "scandir_rs_process.py"), str(root)]
+        what = "scandir_rs.Count with extended attributes, which only counts"
+        contenders.append(Contender("scandir-rs", what, _internal(argv, inodes)))
+    argv = [sys.executable, "-I", "-S", str(HERE / "scandir_process.py"), str(root)]
     what = "os.scandir and DirEntry.stat of every entry, one thread"
-    contenders.append(Contender("os.scandir", what, _internal([*scandir, str(root)], inodes)))
+    contenders.append(Contender("os.scandir", what, _internal(argv, inodes)))
     for threads in THREADS:
         argv = [sys.executable, "-m", "benchmarks.scan_process", str(root), str(threads)]
         what = f"filesystems.posix, all columns as Arrow batches, threads={threads}"
-        name = f"forebay, {threads} thread{'s' if threads > 1 else ''}"
-        contenders.append(Contender(name, what, _internal(argv, inodes)))
+        contenders.append(Contender(_name(threads), what, _internal(argv, inodes)))
     return contenders, skipped
-
-
-def _check_count(name: str, measured: Measured, inodes: int) -> None:
-    if len(measured.output) != inodes:
-        raise BenchmarkFailed(f"{name} saw {len(measured.output):,} of {inodes:,} inodes")
 
 
 def _figures(measured: Measured, inodes: int) -> dict[str, float]:
@@ -108,25 +128,24 @@ def _figures(measured: Measured, inodes: int) -> dict[str, float]:
     }
 
 
-def _external(argv: list[str], inodes: int) -> Callable[[], dict[str, float]]:
+def _external(peer: Peer, root: Path, inodes: int) -> Callable[[], dict[str, float]]:
     def run_once() -> dict[str, float]:
-        figures = _figures(run_process(argv), inodes)
-        return {**figures, **{f"inner_{key}": figures[key] for key in INNER}}
+        figures = _figures(peer.run(root), inodes)
+        return {**figures, "inner_wall_s": figures["wall_s"], "inner_cpu_us": figures["cpu_us"]}
 
     return run_once
 
 
 def _internal(argv: list[str], inodes: int) -> Callable[[], dict[str, float]]:
-    """Measure a process of ours, which also prints what the scan alone took."""
+    """Measure a process that also prints what it saw, and what the scan alone took."""
 
     def run_once() -> dict[str, float]:
         measured = run_process(argv, capture=True)
         inner = json.loads(measured.output)
         if inner["inodes"] != inodes:
-            raise BenchmarkFailed(f"{argv[-1]}: saw {inner['inodes']:,} of {inodes:,} inodes")
+            raise BenchmarkFailed(f"`{argv}` saw {inner['inodes']:,} of {inodes:,} inodes")
         return {
             **_figures(measured, inodes),
-            "inner_rate": inodes / inner["wall_s"],
             "inner_wall_s": inner["wall_s"],
             "inner_cpu_us": inner["cpu_s"] * 1e6 / inodes,
         }

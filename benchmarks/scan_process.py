@@ -4,10 +4,14 @@ Covers: one scan by `filesystems`, every batch taken and dropped, as `forebay sc
 Does not cover: writing segments, shards beyond one.
 """
 
+import argparse
 import json
-import sys
+import os
 import time
 from pathlib import Path
+
+# numpy comes with pyarrow, and its BLAS with threads that spin for a tenth of a second at first.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 from filesystems.interface import WalkOptions
 from filesystems.posix import PosixFilesystem
@@ -15,12 +19,18 @@ from shards.lease import PendingDirectory
 
 
 def main() -> None:
-    """Scan the directory named on the command line with that many threads."""
-    root, threads = Path(sys.argv[1]), int(sys.argv[2])
+    """Scan a directory."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("root", type=Path)
+    parser.add_argument("threads", type=int, help="0: automatic")
+    parser.add_argument("--dont-sync", action="store_true")
+    arguments = parser.parse_args()
+    options = WalkOptions(
+        threads=arguments.threads, shards=1, seed=0, dont_sync=arguments.dont_sync
+    )
     wall, cpu = time.perf_counter(), time.process_time()
     rows = 0
-    options = WalkOptions(threads=threads, shards=1, seed=0)
-    filesystem = PosixFilesystem(root)
+    filesystem = PosixFilesystem(arguments.root)
     with filesystem.walk([PendingDirectory(b"")], options, include_root=True) as walk:
         for found in walk:
             rows += found.batch.num_rows
@@ -28,7 +38,8 @@ def main() -> None:
     wall_s, cpu_s = time.perf_counter() - wall, time.process_time() - cpu
     assert rows == stats.entries, (rows, stats)
     assert not stats.errors, stats
-    print(json.dumps({"inodes": rows, "wall_s": wall_s, "cpu_s": cpu_s}))
+    found_out = {"inodes": rows, "wall_s": wall_s, "cpu_s": cpu_s, "threads": stats.threads_high}
+    print(json.dumps(found_out))
 
 
 if __name__ == "__main__":
