@@ -16,6 +16,7 @@ from bacula_bridge.protocol import Hello
 from bacula_bridge.source import Joined, Scope, SegmentPage
 from filesystems.change_sources import change_source
 from shards.changes import ChangeSource
+from shards.lease import Pacing
 from shards.ledger import Dataset, Lease, LeaseResult, Run
 from shards.shard_jobs import CatalogEnd, ReceiptsInfo, ShardJob
 from shards.state import StateDirectory
@@ -53,8 +54,15 @@ class CoordinatorActor:
         self._coordinator.close()
 
     @ray.method(concurrency_group="control")
-    def define_dataset(self, name: str, filesystem: str, root: bytes, shards: int) -> Dataset:
-        return self._coordinator.define_dataset(name, filesystem, root, shards)
+    def define_dataset(
+        self,
+        name: str,
+        filesystem: str,
+        root: bytes,
+        shards: int,
+        pacing: Pacing | None = None,
+    ) -> Dataset:
+        return self._coordinator.define_dataset(name, filesystem, root, shards, pacing)
 
     @ray.method(concurrency_group="control")
     def open_run(self, dataset: str, level: str, margin_ns: int = 0) -> Run:

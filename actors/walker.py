@@ -55,16 +55,13 @@ class WalkerActor:
         coordinator: str,
         target: int,
         state: str,
-        threads: int,
         excluded: tuple[str, ...],
         open_filesystem: Callable[[bytes], Filesystem],
     ) -> None:
         # By name: a handle among the arguments would sit in the object store, and a restart would
         # fail with it.
         leases = RemoteLeases(ray.get_actor(coordinator), target)
-        self._loop = LeaseLoop(
-            leases, StateDirectory(Path(state)), open_filesystem, threads, excluded
-        )
+        self._loop = LeaseLoop(leases, StateDirectory(Path(state)), open_filesystem, excluded)
         self._stopping = threading.Event()
 
     @ray.method(concurrency_group="walk")

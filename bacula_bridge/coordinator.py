@@ -24,6 +24,7 @@ from bacula_bridge.scoping import FULL_LEVEL, Scoping
 from bacula_bridge.source import Joined, JoinRefused, Scope, SegmentPage
 from shards.changes import ChangeSource
 from shards.errors import ForebayError, UsageError
+from shards.lease import Pacing
 from shards.ledger import Dataset, Lease, LeaseResult, Ledger, Run, ScanTotals
 from shards.ledger_schema import JobState, RunState
 from shards.merkle import receipts_root, run_root
@@ -122,8 +123,18 @@ class Coordinator:
 
     # Datasets and runs
 
-    def define_dataset(self, name: str, filesystem: str, root: bytes, shards: int) -> Dataset:
-        """Create a dataset or change its number of shards; its root is for ever."""
+    def define_dataset(
+        self,
+        name: str,
+        filesystem: str,
+        root: bytes,
+        shards: int,
+        pacing: Pacing | None = None,
+    ) -> Dataset:
+        """Create a dataset or change its shards or its pacing; its root is for ever.
+
+        Without a pacing it keeps its own.
+        """
         with self._news:
             known = self._ledger.dataset(name)
             if known is None:
@@ -137,6 +148,8 @@ class Coordinator:
                 )
             elif known.shards != shards:
                 self._ledger.set_shards(name, shards)
+            if pacing is not None:
+                self._ledger.set_pacing(name, pacing)
             dataset = self._ledger.dataset(name)
         assert dataset is not None
         return dataset

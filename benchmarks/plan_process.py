@@ -31,7 +31,6 @@ from shards.segment import SegmentStore
 from shards.state import StateDirectory
 
 ROLE = "walker:0"
-THREADS = 4  # as `forebay backup` takes on two cores
 
 
 @dataclasses.dataclass(slots=True)
@@ -84,7 +83,7 @@ def _looked(coordinator: Coordinator, state: StateDirectory, name: str, steps: S
         run = coordinator.open_run(name, "incremental", margin_ns)
     assert run.level == "incremental", run.note
     epoch = coordinator.take_epoch(ROLE)
-    walker = LeaseWalker(detect(root).filesystem, THREADS)
+    walker = LeaseWalker(detect(root).filesystem)
     while True:
         with steps.step("look"):
             lease = coordinator.take_lease(0, ROLE, epoch, 0.0)

@@ -25,6 +25,7 @@ from cluster.embedded import EmbeddedCluster  # noqa: E402
 from cluster.settings import Settings  # noqa: E402
 from filesystems.detect import open_filesystem  # noqa: E402
 from filesystems.interface import Filesystem  # noqa: E402
+from shards.lease import Pacing  # noqa: E402
 from shards.ledger import Ledger, Run  # noqa: E402
 from tests.support.targets import top_level  # noqa: E402
 
@@ -51,11 +52,14 @@ def main() -> None:
     elif arguments.times > 1:
         adapter = functools.partial(RepeatedFilesystem, times=arguments.times)
     started = time.perf_counter()
-    with EmbeddedCluster(settings, arguments.threads, arguments.targets, adapter) as cluster:
+    with EmbeddedCluster(settings, arguments.targets, adapter) as cluster:
         for walker in cluster.walkers:  # its process may still be starting
             answer(walker.pid.remote(), "the walker")
         root = os.fsencode(arguments.root)
-        answer(cluster.coordinator.define_dataset.remote(DATASET, "posix", root, SHARDS), "it")
+        defined = cluster.coordinator.define_dataset.remote(
+            DATASET, "posix", root, SHARDS, Pacing(arguments.threads)
+        )
+        answer(defined, "the coordinator")
         figures: dict[str, object] = {"ray_s": time.perf_counter() - started}
         figures |= _scan(cluster)
     print(json.dumps(figures | _named(settings)))

@@ -29,6 +29,7 @@ from cluster.records import RunRecord, datasets, find_run
 from cluster.settings import Settings, default_dataset_name
 from filesystems.detect import Detected, detect, timestamp_margin_ns
 from shards.errors import ForebayError, UsageError
+from shards.lease import Pacing
 from shards.ledger import NotResumable, Run
 from shards.ledger_schema import JobState, RunState
 from shards.state import StateDirectoryError
@@ -64,15 +65,20 @@ class BackupRequest:
     dataset: str
     root: Path
     shards: int
-    threads: int
     filesystem: str
     margin_ns: int  # how far apart two changes may be and still have one ctime
+    pacing: Pacing | None = None  # None: as the dataset has it
     level: str = LEVEL_DEFAULT
     resume: int | None = None  # the run that is to go on
 
 
 def plan(
-    settings: Settings, directory: Path, name: str | None, shards: int | None, level: str
+    settings: Settings,
+    directory: Path,
+    name: str | None,
+    shards: int | None,
+    level: str,
+    pacing: Pacing | None = None,
 ) -> BackupRequest:
     """Check what was asked for; raises before any work starts."""
     if level not in LEVELS:
@@ -85,7 +91,7 @@ def plan(
         raise NameTaken(dataset, os.fsdecode(known.root), directory)
     if shards is None:
         shards = known.shards if known else SHARDS_DEFAULT
-    return _request(dataset, root, detected, shards, level)
+    return replace(_request(dataset, root, detected, shards, level), pacing=pacing)
 
 
 def plan_resume(settings: Settings, number: int) -> BackupRequest:
@@ -105,10 +111,9 @@ def _request(
         dataset,
         root,
         check_shards(shards),
-        max(2, min(32, 2 * (os.cpu_count() or 1))),
         f"{detected.filesystem.name}:{detected.type_name}",
         timestamp_margin_ns(detected.type_name),
-        level,
+        level=level,
     )
 
 
@@ -121,7 +126,7 @@ def back_up(settings: Settings, request: BackupRequest, display: BackupDisplay) 
     with ThreadPoolExecutor(max_workers=1) as pool:
         preparing = pool.submit(_prepare_lab, settings, request, display)
         try:
-            with EmbeddedCluster(settings, request.threads) as cluster:
+            with EmbeddedCluster(settings) as cluster:
                 number = run_backup(cluster, preparing.result().lab, request, display)
         finally:
             if preparing.exception() is None:
@@ -167,7 +172,11 @@ class _Backup:
         coordinator = self._cluster.coordinator
         answer(
             coordinator.define_dataset.remote(
-                request.dataset, request.filesystem, os.fsencode(request.root), request.shards
+                request.dataset,
+                request.filesystem,
+                os.fsencode(request.root),
+                request.shards,
+                request.pacing,
             ),
             "the coordinator",
         )

@@ -98,12 +98,10 @@ class EmbeddedCluster:
     def __init__(
         self,
         settings: Settings,
-        threads: int,
         targets: int = 1,
         open_filesystem: Callable[[bytes], Filesystem] = open_filesystem,
     ) -> None:
         self._settings = settings
-        self._threads = threads
         self._targets = targets
         self._open_filesystem = open_filesystem
         self._serving: dict[ray.ObjectRef[None], int] = {}
@@ -190,7 +188,7 @@ class EmbeddedCluster:
                 raise RayNotStarted(f"no node has the label {label}")
             walker = WalkerActor.options(
                 name=f"walker-{target}", label_selector={label: "true"}
-            ).remote(COORDINATOR, target, state, self._threads, excluded, self._open_filesystem)
+            ).remote(COORDINATOR, target, state, excluded, self._open_filesystem)
             self.walkers.append(walker)
             self._serve(target)
 

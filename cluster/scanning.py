@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from filesystems.detect import detect
 from filesystems.interface import WalkOptions
 from shards.errors import ForebayError
-from shards.lease import PendingDirectory
+from shards.lease import Pacing, PendingDirectory
 from shards.schema import INODE_SCHEMA
 
 
@@ -37,15 +37,19 @@ class ScanResult:
     size_bytes: int
     errors: int
     seconds: float
+    threads: int  # most that worked at once
+    backoffs: int  # times their number was halved because calls took too long
 
 
 def scan_directory(
-    directory: Path, threads: int, out: Path | None, advance: Callable[[int], None]
+    directory: Path, pacing: Pacing, out: Path | None, advance: Callable[[int], None]
 ) -> ScanResult:
     """Scan a directory; advance is told of rows as they come."""
     root = directory.resolve()
     filesystem = detect(root).filesystem
-    options = WalkOptions(threads=threads, shards=1, seed=0)
+    options = WalkOptions(
+        shards=1, seed=0, threads=pacing.threads, latency_target_us=pacing.latency_target_us
+    )
     partial = out.with_name(f"{out.name}.partial") if out else None
     started = time.monotonic()
     with ExitStack() as stack:
@@ -70,4 +74,13 @@ def scan_directory(
     if partial is not None and out is not None:
         partial.replace(out)
     seconds = max(time.monotonic() - started, 1e-6)
-    return ScanResult(root, stats.entries, stats.directories, stats.bytes, stats.errors, seconds)
+    return ScanResult(
+        root,
+        stats.entries,
+        stats.directories,
+        stats.bytes,
+        stats.errors,
+        seconds,
+        stats.threads_high,
+        stats.backoffs,
+    )

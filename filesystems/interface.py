@@ -15,11 +15,10 @@ from typing import ClassVar, Self
 import pyarrow as pa
 
 from shards.errors import UsageError
-from shards.lease import PendingDirectory
+from shards.lease import THREADS_AUTOMATIC, PendingDirectory
 from shards.shard_function import SHARDS_MAX
 
 THREADS_MAX = 256
-THREADS_AUTOMATIC = 0  # as many as help, at most 128
 LATENCY_TARGET_US_MAX = 2_000_000
 BATCH_ROWS_MAX = 1 << 20
 DESCRIPTORS_MIN = 8

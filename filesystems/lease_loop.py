@@ -42,13 +42,11 @@ class LeaseLoop:
         source: LeaseSource,
         state: StateDirectory,
         open_filesystem: Callable[[bytes], Filesystem],
-        threads: int,
         excluded: tuple[str, ...] = (),
     ) -> None:
         self._source = source
         self._state = state
         self._open_filesystem = open_filesystem
-        self._threads = threads
         self._excluded = excluded
         self._walkers: dict[bytes, LeaseWalker] = {}
 
@@ -99,7 +97,7 @@ class LeaseLoop:
         if root not in self._walkers:
             self._close_walkers()  # one dataset at a time; adapters are cheap to make
             self._walkers[root] = LeaseWalker(
-                self._open_filesystem(root), self._threads, self._excluded_directories()
+                self._open_filesystem(root), self._excluded_directories()
             )
         return self._walkers[root]
 

@@ -27,6 +27,7 @@ from shards.segment import SegmentInfo, flush_segments, write_segment
 LEASE_TARGET_S = 2.0
 BUDGET_ROWS_MIN = 256  # of the first lease: streams and other targets' walkers wait for it
 BUDGET_ROWS_MAX = 2_097_152
+PACED_S = 0.25  # a walk that took less has not found out how many threads help
 BUDGET_GROWTH_MAX = 8  # from one lease to the next: one quick lease must not make a slow one
 # Segments are written and flushed while the walk goes on. A disk that does not keep up holds the
 # walk back.
@@ -105,16 +106,14 @@ class WalkedLease:
 
 
 class LeaseWalker:
-    """Walks leases of one filesystem; adapts the row budget to the filesystem's speed.
+    """Walks leases of one filesystem; adapts row budget and threads to the filesystem's speed.
 
     One thread walks; the results may be waited for in another.
     """
 
-    def __init__(
-        self, filesystem: Filesystem, threads: int, excluded: tuple[tuple[int, int], ...] = ()
-    ) -> None:
+    def __init__(self, filesystem: Filesystem, excluded: tuple[tuple[int, int], ...] = ()) -> None:
         self._filesystem = filesystem
-        self._threads = threads
+        self._threads_start = 0  # of automatic ones: how many the lease before ended with
         self._excluded = excluded
         self._budget_rows = BUDGET_ROWS_MIN
         self._writers = _Writers()
@@ -126,7 +125,9 @@ class LeaseWalker:
     def walk(self, lease: Lease, folder: Path) -> WalkedLease:
         """Enumerate a lease into segments in folder; result() tells when they are durable."""
         options = WalkOptions(
-            threads=self._threads,
+            threads=lease.pacing.threads,
+            threads_start=self._threads_start,
+            latency_target_us=lease.pacing.latency_target_us,
             shards=lease.shards,
             seed=lease.seed,
             budget_rows=self._budget_rows,
@@ -142,6 +143,8 @@ class LeaseWalker:
             for batch in walk:
                 walked.add(batch, self._writers)
             walked.frontier, walked.stats = tuple(walk.frontier), walk.stats
+        if walked.stats.seconds >= PACED_S:
+            self._threads_start = walked.stats.threads_active
         self._adapt(walked.rows, time.monotonic() - started)
         return walked
 

@@ -1,12 +1,24 @@
-"""What a lease is made of: directories that are still to be listed.
+"""What a lease is made of: directories that are still to be listed, and how fast.
 
-Covers: the value that walkers, adapters and the ledger exchange.
+Covers: the values that walkers, adapters and the ledger exchange.
 Does not cover: who holds which lease (ledger), reading directories (filesystems).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+
+THREADS_AUTOMATIC = 0  # as many as help, at most 128
+
+
+@dataclass(frozen=True, slots=True)
+class Pacing:
+    """How hard a dataset's walkers may press their metadata target."""
+
+    threads: int = THREADS_AUTOMATIC  # of a walker
+    # Automatic: their number is halved when calls take longer than this; 0: only when fewer would
+    # do as much. Below what the filesystem takes at rest, one thread is left.
+    latency_target_us: int = 0
 
 
 @dataclass(frozen=True, slots=True)

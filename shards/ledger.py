@@ -14,15 +14,15 @@ import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from shards.changes import Position
 from shards.errors import ForebayError, UsageError
 from shards.files import flush_directory
-from shards.lease import PendingDirectory
-from shards.ledger_schema import LEDGER_VERSION, TABLES, RunState
+from shards.lease import Pacing, PendingDirectory
+from shards.ledger_schema import LEDGER_VERSION, PACING_TABLE, TABLES, RunState
 from shards.segment import SegmentInfo
 from shards.state import StateDirectory
 
@@ -124,6 +124,7 @@ class Lease:
     include_root: bool  # the root's own row is still to be written
     whole: bool = True  # part of a walk of everything
     names: tuple[bytes, ...] = ()  # to be looked at one by one, without what is below them
+    pacing: Pacing = field(default_factory=Pacing)
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,6 +240,8 @@ class Ledger:
         row = db.execute("SELECT value FROM meta WHERE key = 'version'").fetchone()
         if row is None or row["value"] != str(LEDGER_VERSION):
             raise LedgerDamaged(str(self.path), "it has another version")
+        if not read_only:
+            db.execute(PACING_TABLE)
         return db
 
     def close(self) -> None:
@@ -320,6 +323,21 @@ class Ledger:
         """Change the number of shards; the next run is a Full in new FileSets."""
         with self.transaction() as db:
             db.execute("UPDATE datasets SET shards = ? WHERE name = ?", (shards, name))
+
+    def set_pacing(self, name: str, pacing: Pacing) -> None:
+        """Change how a dataset is walked, from the next lease on."""
+        with self.transaction() as db:
+            db.execute(
+                "INSERT OR REPLACE INTO pacing VALUES (?, ?, ?)",
+                (name, pacing.threads, pacing.latency_target_us),
+            )
+
+    def pacing(self, name: str) -> Pacing:
+        """Return how a dataset is walked."""
+        row = self._first(
+            "SELECT threads, latency_target_us FROM pacing WHERE dataset = ?", (name,)
+        )
+        return Pacing(*row) if row else Pacing()
 
     def dataset(self, name: str) -> Dataset | None:
         row = self._first("SELECT * FROM datasets WHERE name = ?", (name,))
@@ -460,7 +478,7 @@ class Ledger:
                 (target,),
             ).fetchone()
             if row is None:
-                return _lease_names(db, role, epoch)
+                return self._lease_names(db, role, epoch)
             run: int = row["number"]
             rows = db.execute(
                 "SELECT * FROM directories WHERE run = ? AND target = ? AND lease IS NULL"
@@ -495,6 +513,42 @@ class Ledger:
             directories,
             any(row["first"] for row in rows),
             bool(row["whole"]),
+            pacing=self.pacing(owner.dataset),
+        )
+
+    def _lease_names(self, db: sqlite3.Connection, role: str, epoch: int) -> Lease | None:
+        row = db.execute(
+            "SELECT runs.* FROM names JOIN runs ON runs.number = run"
+            " WHERE names.state = 'free' AND lease IS NULL AND runs.state = 'open'"
+            " ORDER BY run LIMIT 1"
+        ).fetchone()
+        if row is None:
+            return None
+        run = _run(row)
+        paths = [
+            row[0]
+            for row in db.execute(
+                "SELECT path FROM names WHERE run = ? AND state = 'free' AND lease IS NULL LIMIT ?",
+                (run.number, LEASE_NAMES_MAX),
+            )
+        ]
+        number = _new_lease(db, run.number, role, epoch)
+        db.executemany(
+            "UPDATE names SET lease = ? WHERE run = ? AND path = ?",
+            [(number, run.number, path) for path in paths],
+        )
+        return Lease(
+            number,
+            run.number,
+            epoch,
+            run.root,
+            run.shards,
+            run.seed,
+            directories=(),
+            include_root=False,
+            whole=False,
+            names=tuple(paths),
+            pacing=self.pacing(run.dataset),
         )
 
     def commit_lease(self, number: int, role: str, epoch: int, result: LeaseResult) -> int | None:
@@ -639,31 +693,6 @@ def _new_lease(db: sqlite3.Connection, run: int, role: str, epoch: int) -> int:
     ).lastrowid
     assert number is not None
     return number
-
-
-def _lease_names(db: sqlite3.Connection, role: str, epoch: int) -> Lease | None:
-    row = db.execute(
-        "SELECT runs.* FROM names JOIN runs ON runs.number = run"
-        " WHERE names.state = 'free' AND lease IS NULL AND runs.state = 'open' ORDER BY run LIMIT 1"
-    ).fetchone()
-    if row is None:
-        return None
-    run = _run(row)
-    paths = [
-        row[0]
-        for row in db.execute(
-            "SELECT path FROM names WHERE run = ? AND state = 'free' AND lease IS NULL LIMIT ?",
-            (run.number, LEASE_NAMES_MAX),
-        )
-    ]
-    number = _new_lease(db, run.number, role, epoch)
-    db.executemany(
-        "UPDATE names SET lease = ? WHERE run = ? AND path = ?",
-        [(number, run.number, path) for path in paths],
-    )
-    return Lease(
-        number, run.number, epoch, run.root, run.shards, run.seed, (), False, False, tuple(paths)
-    )
 
 
 def _check_scan_ended(db: sqlite3.Connection, run: int) -> bool:

@@ -141,3 +141,12 @@ CREATE TABLE scan (                  -- one row a committed lease, what it found
     mount_points INTEGER NOT NULL    -- recorded, not descended into
 ) STRICT;
 """
+
+# Made when a ledger is opened for writing, since ledgers of before it are of the same version.
+PACING_TABLE = """
+CREATE TABLE IF NOT EXISTS pacing (  -- of the datasets that were given one
+    dataset TEXT PRIMARY KEY REFERENCES datasets (name),
+    threads INTEGER NOT NULL,        -- of a walker; 0: automatic
+    latency_target_us INTEGER NOT NULL
+) STRICT
+"""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cluster.commands.pacing import LatencyTargetOption, ThreadsOption, parse_pacing
 from cluster.output import (
     JsonOption,
     QuietOption,
@@ -56,10 +57,15 @@ def backup(
             " the shards that it lacks.",
         ),
     ] = None,
+    threads: ThreadsOption = None,
+    latency_target: LatencyTargetOption = None,
     json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Back DIR up through N concurrent Bacula jobs."""
+    """Back DIR up through N concurrent Bacula jobs.
+
+    The number of shards, the threads and the latency target are remembered with the dataset.
+    """
     from cluster.ray_token import prepare_private_ray
 
     prepare_private_ray()
@@ -70,12 +76,13 @@ def backup(
     settings = Settings.from_environment()
     if (directory is None) == (resume is None):
         raise UsageError("say what to back up: DIR, or --resume RUN to go on with a run")
+    pacing = parse_pacing(threads, latency_target)
     if directory is None or resume is not None:
-        if name is not None or shards is not None or level is not None:
+        if any(option is not None for option in (name, shards, level, pacing)):
             raise UsageError("--resume goes on as the run began: leave the other options out")
         request = plan_resume(settings, resume or 0)
     else:
-        request = plan(settings, directory, name, shards, level or LEVEL_DEFAULT)
+        request = plan(settings, directory, name, shards, level or LEVEL_DEFAULT, pacing)
     # Ray's own messages go to standard output, which is for data.
     with contextlib.redirect_stdout(sys.stderr), backup_display(quiet=quiet) as display:
         record = back_up(settings, request, display)

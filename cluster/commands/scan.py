@@ -8,19 +8,17 @@ from typing import Annotated
 
 import typer
 
+from cluster.commands.pacing import LatencyTargetOption, ThreadsOption, parse_pacing
 from cluster.output import JsonOption, QuietOption, plural, print_json, show_path, show_size
-
-THREADS_MAX = 1024
+from shards.lease import Pacing
 
 
 def scan(
     directory: Annotated[
         Path, typer.Argument(metavar="DIR", readable=False, help="Directory to scan.")
     ],
-    threads: Annotated[
-        int,
-        typer.Option("--threads", min=1, max=THREADS_MAX, help="Threads that list and stat."),
-    ] = min(32, 2 * (os.cpu_count() or 1)),
+    threads: ThreadsOption = None,
+    latency_target: LatencyTargetOption = None,
     out: Annotated[
         Path | None, typer.Option("--out", help="Write every row to this Parquet file.")
     ] = None,
@@ -31,8 +29,9 @@ def scan(
     from cluster.progress import scan_display
     from cluster.scanning import scan_directory
 
+    pacing = parse_pacing(threads, latency_target) or Pacing()
     with scan_display(quiet=quiet) as advance:
-        result = scan_directory(directory, threads, out, advance)
+        result = scan_directory(directory, pacing, out, advance)
     if json:
         print_json(
             {
@@ -43,7 +42,8 @@ def scan(
                 "seconds": round(result.seconds, 6),
                 "inodes_per_second": round(result.inodes / result.seconds, 1),
                 "errors": result.errors,
-                "threads": threads,
+                "threads": result.threads,
+                "backoffs": result.backoffs,
                 "out": str(out) if out else None,
             }
         )
@@ -52,6 +52,7 @@ def scan(
             f"{plural(result.inodes, 'name')} in"
             f" {plural(result.directories, 'directory', 'directories')},"
             f" {show_size(result.size_bytes)}, in {result.seconds:.2f} s"
-            f" ({result.inodes / result.seconds:,.0f}/s), {plural(result.errors, 'error')}"
+            f" ({result.inodes / result.seconds:,.0f}/s) with {plural(result.threads, 'thread')},"
+            f" {plural(result.errors, 'error')}"
         )
     raise typer.Exit(3 if result.errors else 0)

@@ -10,6 +10,7 @@
 #include <assert.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #define ALIGNMENT 64u
 
@@ -40,6 +41,7 @@ static const struct {
 struct blocks {
     atomic_uint references;
     void *columns, *zeros;
+    size_t columns_bytes, zeros_bytes;
 };
 
 struct column_export {
@@ -54,11 +56,40 @@ struct batch_export {
     const void *buffers[1];
 };
 
+#ifndef __SANITIZE_ADDRESS__
+/* Zeros, straight from the system: malloc keeps blocks of this size once one was freed, a set of
+ * them for each thread that ever made or released a batch. NULL: there is no memory. */
+static void *block_map(size_t size) {
+    void *block =
+        mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    return block == MAP_FAILED ? NULL : block;
+}
+
+static void block_unmap(void *block, size_t size) {
+    if (block != NULL) {
+        munmap(block, size);
+    }
+}
+#else /* which sees what is wrong only around blocks of malloc */
+static void *block_map(size_t size) {
+    return calloc(size, 1);
+}
+
+static void block_unmap(void *block, size_t size) {
+    (void)size;
+    free(block);
+}
+#endif
+
+static void blocks_unmap(const struct blocks *blocks) {
+    block_unmap(blocks->columns, blocks->columns_bytes);
+    block_unmap(blocks->zeros, blocks->zeros_bytes);
+}
+
 /* The batch_export lives as long as anything refers to it; children and parent each do. */
 static void release_blocks(struct batch_export *export) {
     if (atomic_fetch_sub(&export->blocks.references, 1) == 1) {
-        free(export->blocks.columns);
-        free(export->blocks.zeros);
+        blocks_unmap(&export->blocks);
         free(export);
     }
 }
@@ -96,20 +127,22 @@ static bool blocks_allocate(struct batch_export *export, uint32_t rows, size_t p
     for (int i = 0; i < COLUMNS; i++) {
         size += aligned(((size_t)rows + (i == PATH)) * COLUMN[i].bytes);
     }
-    char *block = aligned_alloc(ALIGNMENT, aligned(size + ALIGNMENT));
+    struct blocks *blocks = &export->blocks;
+    blocks->columns_bytes = size + ALIGNMENT;
     /* One area of zeros serves as values and as validity bitmap of every absent column. */
-    char *zeros = calloc((size_t)rows + 1, COLUMN[FID].bytes);
-    if (block == NULL || zeros == NULL) {
-        free(block);
-        free(zeros);
+    blocks->zeros_bytes = ((size_t)rows + 1) * COLUMN[FID].bytes;
+    blocks->columns = block_map(blocks->columns_bytes);
+    blocks->zeros = block_map(blocks->zeros_bytes);
+    if (blocks->columns == NULL || blocks->zeros == NULL) {
+        blocks_unmap(blocks);
         return false;
     }
-    export->blocks.columns = block;
-    export->blocks.zeros = zeros;
+    const char *zeros = blocks->zeros;
+    char *block = blocks->columns;
+    block += -(uintptr_t)block % ALIGNMENT; /* nothing, of a mapping */
     *paths = block;
     block += aligned(path_bytes);
     *btime_bitmap = (uint8_t *)block;
-    memset(block, 0, bitmap_bytes(rows));
     block += aligned(bitmap_bytes(rows));
     for (int i = 0; i < COLUMNS; i++) {
         bool absent = i == FID || i == LAYOUT;

@@ -8,8 +8,10 @@ import pytest
 import ray
 
 from actors.calls import ActorGone, answer
+from benchmarks.latency_mount import LatencyMount, Shape, why_not
 from cluster.embedded import EmbeddedCluster, RayNotStarted
 from cluster.settings import Settings
+from shards.lease import Pacing
 from shards.ledger import Ledger, RunOpen
 from shards.order import stream_rows
 from shards.segment import SegmentStore
@@ -30,7 +32,7 @@ def settings(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def cluster(settings):
-    with EmbeddedCluster(settings, 2, TARGETS, top_level) as cluster:
+    with EmbeddedCluster(settings, TARGETS, top_level) as cluster:
         yield cluster
 
 
@@ -76,9 +78,10 @@ def scanned_names(cluster, settings, run, seed):
     return sorted(names)
 
 
-def open_run(cluster, name, root):
+def open_run(cluster, name, root, pacing=None):
     answer(
-        cluster.coordinator.define_dataset.remote(name, "posix", os.fsencode(root), SHARDS), "it"
+        cluster.coordinator.define_dataset.remote(name, "posix", os.fsencode(root), SHARDS, pacing),
+        "it",
     )
     return answer(cluster.coordinator.open_run.remote(name, "full"), "it")
 
@@ -87,6 +90,19 @@ def test_a_scan_through_ray_is_exact(cluster, settings, tree):
     run = open_run(cluster, "exact", tree)
     wait_scanned(cluster, run.number)
     assert scanned_names(cluster, settings, run.number, run.seed) == names_of(tree)
+
+
+@pytest.mark.skipif(why_not() is not None, reason=str(why_not()))
+def test_a_walker_presses_the_server_as_its_dataset_says(cluster):
+    shape = Shape(fanout=10, depth=2, files=50)
+    high = {}
+    for name, pacing in (("fixed", Pacing(3)), ("automatic", None)):
+        with LatencyMount(shape, delay_us=1_000, timeout_s=60.0) as mount:
+            run = open_run(cluster, name, mount.path, pacing)
+            wait_scanned(cluster, run.number)
+            high[name] = mount.operations().in_flight_high
+        answer(cluster.coordinator.end_run.remote(run.number), "it")
+    assert high["fixed"] <= 3 < 8 < high["automatic"]
 
 
 def wait_for(condition):

@@ -170,7 +170,7 @@ def running_site(home: Path):
     labs.keep_up(settings, DRIVES, print)
     try:
         lab = labs.known_lab(settings)
-        with EmbeddedCluster(settings, max(2, os.cpu_count() or 2)) as cluster:
+        with EmbeddedCluster(settings) as cluster:
             yield Site(settings, cluster, lab)
     finally:
         labs.bring_down(settings)

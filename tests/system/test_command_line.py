@@ -89,6 +89,33 @@ def test_a_number_of_shards_that_cannot_be(nowhere, tmp_path, shards):
     assert "--shards" in usage(nowhere.run("backup", tmp_path, "--shards", shards))
 
 
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--threads", "0"], "use auto or 1 to 256"),
+        (["--threads", "257"], "use auto or 1 to 256"),
+        (["--threads", "many"], "use auto or 1 to 256"),
+        (["--latency-target", "-1"], "0 to 2000 milliseconds"),
+        (["--latency-target", "2001"], "0 to 2000 milliseconds"),
+        (["--latency-target", "nan"], "0 to 2000 milliseconds"),
+        (["--threads", "4", "--latency-target", "5"], "leave one of them out"),
+    ],
+)
+@pytest.mark.parametrize("command", ["backup", "scan"])
+def test_threads_and_latency_targets_that_cannot_be(nowhere, tmp_path, command, options, said):
+    assert said in one_sentence(nowhere.run(command, tmp_path, *options), 2)
+
+
+def test_a_scan_says_how_many_threads_it_took(nowhere, tmp_path):
+    (tmp_path / "file").touch()
+    for options, expected in (
+        (["--threads", "3"], {3}),
+        (["--threads", "auto", "--latency-target", "5"], set(range(1, 129))),
+        ([], set(range(1, 129))),
+    ):
+        assert nowhere.ok("scan", tmp_path, "--json", *options).json["threads"] in expected
+
+
 def test_too_many_shards(nowhere, tmp_path):
     assert "shards" in one_sentence(nowhere.run("backup", tmp_path, "--shards", "100000"), 2)
 

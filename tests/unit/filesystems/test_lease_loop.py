@@ -81,8 +81,8 @@ class Site:
         self.seed = dataset.seed
         self.run = self.coordinator.open_run("d", "full").number
 
-    def start(self, leases, filesystem, threads=2):
-        loop = LeaseLoop(leases, self.state, lambda root: filesystem, threads)
+    def start(self, leases, filesystem):
+        loop = LeaseLoop(leases, self.state, lambda root: filesystem)
 
         def serve():
             try:

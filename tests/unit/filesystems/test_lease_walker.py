@@ -3,6 +3,7 @@
 import os
 import threading
 import time
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -15,10 +16,11 @@ from filesystems.lease_walker import (
     BUDGET_ROWS_MAX,
     BUDGET_ROWS_MIN,
     LEASE_TARGET_S,
+    PACED_S,
     UNWRITTEN_BATCHES_MAX,
     LeaseWalker,
 )
-from shards.lease import PendingDirectory
+from shards.lease import Pacing, PendingDirectory
 from shards.ledger import Lease
 from shards.segment import SegmentInfo
 
@@ -89,7 +91,7 @@ def budgets(tmp_path, monkeypatch):
             return MadeUpWalk([rows])
 
         filesystem = MadeUpFilesystem(tmp_path, walk)
-        walker = LeaseWalker(filesystem, 1)
+        walker = LeaseWalker(filesystem)
         for rows, _ in leases:
             assert walker.walk(LEASE, tmp_path).result().segments[0].rows == rows
         walker.close()
@@ -123,6 +125,29 @@ def test_a_lease_that_took_too_long_makes_the_next_one_small_whatever_was_in_it(
     assert budgets((BUDGET_ROWS_MIN, 0.001), slow, (1, 0.1))[2] == large // 4
 
 
+def test_a_walk_begins_with_the_threads_that_helped_in_the_one_before(tmp_path, monkeypatch):
+    monkeypatch.setattr(lease_walker, "write_segment", info_of)
+    stats = [
+        WalkStats(threads_active=2, seconds=PACED_S / 10),  # too short to have found out
+        WalkStats(threads_active=48, seconds=PACED_S),
+        WalkStats(threads_active=2, seconds=PACED_S / 10),
+        WalkStats(),
+    ]
+
+    def walk():
+        walk = MadeUpWalk([1])
+        walk.stats = stats[len(filesystem.options) - 1]
+        return walk
+
+    filesystem = MadeUpFilesystem(tmp_path, walk)
+    walker = LeaseWalker(filesystem)
+    for _ in stats:
+        walker.walk(replace(LEASE, pacing=Pacing(0, 5_000)), tmp_path).result()
+    walker.close()
+    assert [options.threads_start for options in filesystem.options] == [0, 0, 48, 48]
+    assert {(o.threads, o.latency_target_us) for o in filesystem.options} == {(0, 5_000)}
+
+
 def test_a_slow_disk_holds_the_walk_back(tmp_path, monkeypatch):
     gate, waiting = threading.Event(), threading.Event()
     held = 0
@@ -136,7 +161,7 @@ def test_a_slow_disk_holds_the_walk_back(tmp_path, monkeypatch):
 
     monkeypatch.setattr(lease_walker, "write_segment", write)
     walk = MadeUpWalk([1] * 50)
-    walker = LeaseWalker(MadeUpFilesystem(tmp_path, lambda: walk), 1)
+    walker = LeaseWalker(MadeUpFilesystem(tmp_path, lambda: walk))
     found = []
     thread = threading.Thread(target=lambda: found.append(walker.walk(LEASE, tmp_path)))
     thread.start()

@@ -4,9 +4,11 @@ import sqlite3
 
 import pytest
 
-from shards.lease import PendingDirectory
+from shards.changes import Position
+from shards.lease import Pacing, PendingDirectory
 from shards.ledger import (
     LEASE_DIRECTORIES_MAX,
+    Beginning,
     Dataset,
     LeaseLost,
     LeaseResult,
@@ -43,6 +45,41 @@ def test_a_dataset_comes_back_as_it_was(ledger):
     dataset = ledger.dataset("d")
     assert (dataset.root, dataset.seed, dataset.shards) == (b"/data/\xff", BIG, 4)
     assert ledger.dataset("e") is None
+
+
+def test_a_pacing_is_kept_with_its_dataset_and_goes_out_with_each_lease(ledger):
+    epoch = ledger.take_epoch(ROLE)
+    ledger.begin_run("d", "full")
+    lease = ledger.take_lease(0, ROLE, epoch)
+    assert lease.pacing == ledger.pacing("d") == Pacing()
+    ledger.commit_lease(lease.number, ROLE, epoch, result(frontier=[PendingDirectory(b"a")]))
+    ledger.set_pacing("d", Pacing(7))
+    ledger.set_pacing("d", Pacing(0, 5_000))
+    assert ledger.take_lease(0, ROLE, epoch).pacing == ledger.pacing("d") == Pacing(0, 5_000)
+
+
+def test_names_are_looked_at_with_the_same_pacing(ledger):
+    epoch = ledger.take_epoch(ROLE)
+    ledger.set_pacing("d", Pacing(3))
+    ledger.begin_run(
+        "d", "incremental", Beginning(since=Position("fanotify", "s", 1), names=(b"a",))
+    )
+    lease = ledger.take_lease(0, ROLE, epoch)
+    assert (lease.names, lease.pacing) == ((b"a",), Pacing(3))
+
+
+def test_a_ledger_from_before_there_were_pacings_is_as_good(tmp_path):
+    path = tmp_path / "ledger.sqlite"
+    before = Ledger(path)
+    before.put_dataset(Dataset("d", "posix", b"/data", 4, BIG))
+    with before.transaction() as db:
+        db.execute("DROP TABLE pacing")
+    before.close()
+    ledger = Ledger(path)
+    assert ledger.pacing("d") == Pacing()
+    ledger.set_pacing("d", Pacing(2))
+    assert ledger.pacing("d") == Pacing(2)
+    ledger.close()
 
 
 def test_a_run_begins_with_its_root_pending(ledger):
