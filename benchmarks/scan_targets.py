@@ -56,7 +56,9 @@ def run(folder: Path, machine: dict[str, str], *, quick: bool, rounds: int | Non
         machine=machine,
         columns=COLUMNS,
         contenders=contenders,
-        samples=measure(contenders, rounds or (ROUNDS_QUICK if quick else ROUNDS)),
+        samples=measure(
+            contenders, rounds or (ROUNDS_QUICK if quick else ROUNDS), warm_up=not quick
+        ),
         notes=NOTES,
     )
 

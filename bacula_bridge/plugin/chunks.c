@@ -34,12 +34,15 @@ bool fb_next_extent(int fd, uint64_t size, uint64_t *offset, uint64_t *end) {
 void fb_chunks_init(struct fb_chunks *chunks, unsigned limit) {
   memset(chunks, 0, sizeof *chunks);
   chunks->limit = limit < 1 ? 1 : limit > FB_CHUNKS_MAX ? FB_CHUNKS_MAX : limit;
+  chunks->allowed = chunks->limit < FB_CHUNKS_MIN ? chunks->limit : FB_CHUNKS_MIN;
   fb_condition_init(&chunks->quiet);
 }
 
 void fb_chunks_free(struct fb_chunks *chunks) {
   for (unsigned i = 0; i < FB_CHUNKS_MAX; i++)
     free(chunks->chunk[i].data);
+  for (unsigned i = 0; i < chunks->spares; i++)
+    free(chunks->spare[i]);
   pthread_cond_destroy(&chunks->quiet);
 }
 
@@ -53,12 +56,13 @@ void fb_chunks_start(struct fb_chunks *chunks, int fd, uint64_t size, bool spars
   chunks->planned_all = false;
   chunks->head = 0;
   chunks->count = 0;
+  chunks->ready = 0;
   chunks->active = true;
 }
 
 bool fb_chunks_has_work(const struct fb_chunks *chunks) {
   return chunks->active && !chunks->planning && !chunks->planned_all &&
-         chunks->count < chunks->limit;
+         chunks->count < chunks->allowed;
 }
 
 /* The bytes [*offset, *offset + *want) come next; want 0: none are left.  Without
@@ -115,6 +119,7 @@ void fb_chunks_work(struct fb_chunks *chunks, pthread_mutex_t *lock, pthread_con
     chunk->got = 0;
     chunk->error = 0;
     chunk->ready = false;
+    chunk->data = chunks->spares > 0 ? chunks->spare[--chunks->spares] : NULL;
     if (fb_chunks_has_work(chunks))
       pthread_cond_signal(work);
     pthread_mutex_unlock(lock);
@@ -126,6 +131,9 @@ void fb_chunks_work(struct fb_chunks *chunks, pthread_mutex_t *lock, pthread_con
     }
     pthread_mutex_lock(lock);
     chunk->ready = true;
+    if (++chunks->ready == chunks->count && chunks->count == chunks->allowed &&
+        chunks->allowed > FB_CHUNKS_MIN)
+      chunks->allowed--;
   }
   if (--chunks->busy == 0)
     pthread_cond_broadcast(&chunks->quiet);
@@ -137,13 +145,32 @@ struct fb_chunk *fb_chunks_head(struct fb_chunks *chunks, bool *at_end) {
   return chunks->count > 0 && chunk->ready ? chunk : NULL;
 }
 
+static void keep_buffer(struct fb_chunks *chunks, struct fb_chunk *chunk) {
+  if (chunk->data != NULL)
+    chunks->spare[chunks->spares++] = chunk->data;
+  chunk->data = NULL;
+}
+
 void fb_chunks_pop(struct fb_chunks *chunks) {
+  keep_buffer(chunks, &chunks->chunk[chunks->head]);
   chunks->head = (chunks->head + 1) % FB_CHUNKS_MAX;
   chunks->count--;
+  chunks->ready--;
+}
+
+bool fb_chunks_want_more(struct fb_chunks *chunks) {
+  if (chunks->count < chunks->allowed || chunks->allowed == chunks->limit)
+    return false;
+  chunks->allowed += 1 + chunks->allowed / 2;
+  if (chunks->allowed > chunks->limit)
+    chunks->allowed = chunks->limit;
+  return fb_chunks_has_work(chunks);
 }
 
 void fb_chunks_stop(struct fb_chunks *chunks, pthread_mutex_t *lock) {
   chunks->active = false;
   while (chunks->busy > 0)
     pthread_cond_wait(&chunks->quiet, lock);
+  for (unsigned i = 0; i < FB_CHUNKS_MAX; i++)
+    keep_buffer(chunks, &chunks->chunk[i]);
 }

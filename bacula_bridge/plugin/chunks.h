@@ -16,6 +16,9 @@
 
 #define FB_CHUNK_BYTES 1048576
 #define FB_CHUNKS_MAX 64
+/* So many pieces are read ahead also when nobody has to wait: what is handed out next should
+ * still be in a processor's cache. */
+#define FB_CHUNKS_MIN 2
 
 struct fb_chunk {
   uint64_t offset;
@@ -37,11 +40,15 @@ struct fb_chunks {
   uint64_t next_offset; /* where the plan goes on */
   uint64_t extent_end;  /* end of the extent that is being cut */
   unsigned limit;       /* pieces in memory at a time, up to FB_CHUNKS_MAX */
+  unsigned allowed;     /* of them now: more while the head is waited for, fewer while all are read */
   unsigned head;
   unsigned count;
+  unsigned ready;
   unsigned busy; /* threads within fb_chunks_work() */
   pthread_cond_t quiet;
   struct fb_chunk chunk[FB_CHUNKS_MAX];
+  uint8_t *spare[FB_CHUNKS_MAX]; /* buffers, the one used last on top */
+  unsigned spares;
 };
 
 /* The next extent of data at or after *offset of a file of size bytes: its start in
@@ -61,6 +68,9 @@ void fb_chunks_work(struct fb_chunks *chunks, pthread_mutex_t *lock, pthread_con
 /* The piece to hand out next; NULL if it is not there yet.  *at_end: all are out. */
 struct fb_chunk *fb_chunks_head(struct fb_chunks *chunks, bool *at_end);
 void fb_chunks_pop(struct fb_chunks *chunks);
+/* The head is waited for: if all that may be read is being read, let there be more.  True: so a
+ * thread has something to do. */
+bool fb_chunks_want_more(struct fb_chunks *chunks);
 /* Waits for the threads within and forgets the file. */
 void fb_chunks_stop(struct fb_chunks *chunks, pthread_mutex_t *lock);
 

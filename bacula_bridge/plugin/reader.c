@@ -228,10 +228,13 @@ static int wait_for_chunk(struct fb_reader *r, struct fb_prefetch *item) {
       return 1;
     if (at_end)
       return 0;
-    if (r->promoted_active && fb_chunks_has_work(chunks))
+    if (r->promoted_active && fb_chunks_has_work(chunks)) {
       fb_chunks_work(chunks, &r->lock, &r->work);
-    else
+    } else {
+      if (fb_chunks_want_more(chunks))
+        pthread_cond_signal(&r->work);
       fb_condition_wait_ms(&r->ready, &r->lock, 1000);
+    }
   }
   return 1;
 }

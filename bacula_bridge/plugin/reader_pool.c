@@ -198,6 +198,8 @@ void *fb_pool_main(void *argument) {
   pthread_mutex_lock(&r->lock);
   while (!atomic_load(&r->stop)) {
     if (fb_chunks_has_work(&r->ahead)) {
+      if (may_open(r)) /* this one opens nothing for now */
+        pthread_cond_signal(&r->work);
       fb_chunks_work(&r->ahead, &r->lock, &r->work);
       pthread_cond_signal(&r->ready);
     } else if (head_is_put_off(r)) {

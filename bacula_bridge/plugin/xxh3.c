@@ -3,6 +3,9 @@
 
 #include <endian.h>
 #include <string.h>
+#if defined(__SSE2__) && !defined(FB_XXH3_SCALAR)
+#include <emmintrin.h>
+#endif
 
 #define PRIME32_1 UINT64_C(0x9E3779B1)
 #define PRIME32_2 UINT64_C(0x85EBCA77)
@@ -160,7 +163,41 @@ static struct pair hash_short(const uint8_t *in, size_t len) {
   return hash_129_to_240(in, len);
 }
 
-static void accumulate(uint64_t acc[8], const uint8_t *in, const uint8_t *key) {
+/* What is hashed is nearly all accumulate(); two lanes at a time do four times as much. */
+#if defined(__SSE2__) && !defined(FB_XXH3_SCALAR)
+
+typedef __m128i lanes[4];
+
+static inline __m128i load(const void *p) {
+  return _mm_loadu_si128(p);
+}
+
+static inline void accumulate_lanes(lanes acc, const uint8_t *in, const uint8_t *key) {
+  for (unsigned i = 0; i < 4; i++) {
+    __m128i value = load(in + 16 * i);
+    __m128i keyed = _mm_xor_si128(value, load(key + 16 * i));
+    __m128i product = _mm_mul_epu32(keyed, _mm_srli_epi64(keyed, 32));
+    __m128i swapped = _mm_shuffle_epi32(value, _MM_SHUFFLE(1, 0, 3, 2));
+    acc[i] = _mm_add_epi64(acc[i], _mm_add_epi64(product, swapped));
+  }
+}
+
+static inline void scramble_lanes(lanes acc) {
+  const uint8_t *key = secret + SECRET_BYTES - STRIPE_BYTES;
+  const __m128i prime = _mm_set1_epi32((int)PRIME32_1);
+  for (unsigned i = 0; i < 4; i++) {
+    __m128i v = _mm_xor_si128(acc[i], _mm_srli_epi64(acc[i], 47));
+    v = _mm_xor_si128(v, load(key + 16 * i));
+    __m128i high = _mm_mul_epu32(_mm_srli_epi64(v, 32), prime);
+    acc[i] = _mm_add_epi64(_mm_mul_epu32(v, prime), _mm_slli_epi64(high, 32));
+  }
+}
+
+#else
+
+typedef uint64_t lanes[8];
+
+static void accumulate_lanes(lanes acc, const uint8_t *in, const uint8_t *key) {
   for (unsigned i = 0; i < 8; i++) {
     uint64_t value = read64(in + 8 * i);
     uint64_t keyed = value ^ read64(key + 8 * i);
@@ -169,20 +206,34 @@ static void accumulate(uint64_t acc[8], const uint8_t *in, const uint8_t *key) {
   }
 }
 
-static void scramble(uint64_t acc[8]) {
+static void scramble_lanes(lanes acc) {
   const uint8_t *key = secret + SECRET_BYTES - STRIPE_BYTES;
   for (unsigned i = 0; i < 8; i++)
     acc[i] = (acc[i] ^ (acc[i] >> 47) ^ read64(key + 8 * i)) * PRIME32_1;
 }
 
+#endif
+
+static void accumulate(uint64_t acc[8], const uint8_t *in, const uint8_t *key) {
+  lanes a;
+  memcpy(a, acc, sizeof a);
+  accumulate_lanes(a, in, key);
+  memcpy(acc, a, sizeof a);
+}
+
 static void consume(uint64_t acc[8], size_t *stripes_in_block, const uint8_t *in, size_t stripes) {
+  lanes a;
+  size_t stripe = *stripes_in_block;
+  memcpy(a, acc, sizeof a);
   for (; stripes > 0; stripes--, in += STRIPE_BYTES) {
-    accumulate(acc, in, secret + 8 * *stripes_in_block);
-    if (++*stripes_in_block == STRIPES_PER_BLOCK) {
-      scramble(acc);
-      *stripes_in_block = 0;
+    accumulate_lanes(a, in, secret + 8 * stripe);
+    if (++stripe == STRIPES_PER_BLOCK) {
+      scramble_lanes(a);
+      stripe = 0;
     }
   }
+  memcpy(acc, a, sizeof a);
+  *stripes_in_block = stripe;
 }
 
 static uint64_t merge(const uint64_t acc[8], const uint8_t *key, uint64_t start) {

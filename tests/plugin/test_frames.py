@@ -81,11 +81,12 @@ class State(ctypes.Structure):
     _fields_ = [("bytes", ctypes.c_uint64 * 64)]
 
 
-@pytest.fixture(scope="module")
-def xxh3(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
+@pytest.fixture(scope="module", params=[[], ["-DFB_XXH3_SCALAR"]], ids=["usual", "scalar"])
+def xxh3(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
     library = tmp_path_factory.mktemp("xxh3") / "xxh3.so"
     source = str(PLUGIN / "xxh3.c")
-    subprocess.run(["cc", *CFLAGS, "-shared", source, "-o", str(library)], check=True)
+    options = [*CFLAGS, *request.param, "-shared", source, "-o", str(library)]
+    subprocess.run(["cc", *options], check=True)
     return ctypes.CDLL(str(library))
 
 
