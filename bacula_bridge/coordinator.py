@@ -326,7 +326,7 @@ class Coordinator:
         kind = f"{LEVEL_NAMES[hello.level]} on JobId {listed}"
         if run.since is None:
             return f"{kind}; the whole tree is looked at: {run.note}"
-        return f"{kind}; only what the change reader has seen since is looked at"
+        return f"{kind}; only what {run.since.source} reports since is looked at"
 
     def _joinable(self, hello: Hello) -> Run:
         dataset = self._ledger.dataset(hello.dataset)

@@ -199,22 +199,22 @@ def fetch(scratch: Path, root: Path, mirror: str | None, progress: Callable[[str
     source = mirror or configured_mirror()
     if not _MIRROR.fullmatch(source):
         raise BadValue("Debian mirror", source, "an http, https, ftp, file or mirror address")
-    configuration = _prepare(scratch, source, archive_keyring())
+    configuration = prepare(scratch, source, archive_keyring())
     progress("fetching the package lists of Debian trixie (10 MB)")
-    _apt(configuration, ["update"], scratch, "the package lists")
+    run_apt(configuration, ["update"], scratch, "the package lists")
     packages = scratch / "packages"
     packages.mkdir()
     progress(f"fetching Bacula 15.0.3 ({len(PACKAGES)} packages, 11 MB)")
-    _apt(configuration, ["download", *PACKAGES], packages, "the packages")
+    run_apt(configuration, ["download", *PACKAGES], packages, "the packages")
     archives = sorted(packages.glob("*.deb"))
     if len(archives) != len(PACKAGES):
         raise DownloadFailed("the packages", f"{len(archives)} of {len(PACKAGES)} came")
     progress("unpacking")
     for archive in archives:
-        _unpack(archive, root)
+        unpack(archive, root)
 
 
-def _prepare(scratch: Path, mirror: str, keyring: Path) -> Path:
+def prepare(scratch: Path, mirror: str, keyring: Path) -> Path:
     apt = scratch / "apt"
     (apt / "lists" / "partial").mkdir(parents=True)
     (apt / "cache" / "archives" / "partial").mkdir(parents=True)
@@ -225,7 +225,7 @@ def _prepare(scratch: Path, mirror: str, keyring: Path) -> Path:
     return configuration
 
 
-def _apt(configuration: Path, arguments: list[str], folder: Path, step: str) -> None:
+def run_apt(configuration: Path, arguments: list[str], folder: Path, step: str) -> None:
     command = ["apt-get", "-c", str(configuration), "-q", *arguments]
     environment = {**os.environ, "LC_ALL": "C", "DEBIAN_FRONTEND": "noninteractive"}
     try:
@@ -259,7 +259,7 @@ def last_words(apt_output: str) -> str:
     return lines[-1] if lines else "apt-get said nothing"
 
 
-def _unpack(archive: Path, root: Path) -> None:
+def unpack(archive: Path, root: Path) -> None:
     done = subprocess.run(
         ["dpkg-deb", "-x", str(archive), str(root)],
         stdin=subprocess.DEVNULL,

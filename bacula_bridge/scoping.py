@@ -22,7 +22,8 @@ from bacula_bridge.bases import BaseFinder, Bases
 from bacula_bridge.catalog import JobRow
 from bacula_bridge.chain import FULL
 from bacula_bridge.protocol import Hello
-from shards.changes import ChangeSet, ChangeSource, Gap, Position
+from shards.changed_directories import compare
+from shards.changes import ChangeSet, ChangeSource, Gap, Position, without_covered
 from shards.errors import ForebayError
 from shards.keys import key_path, name_key
 from shards.ledger import Beginning, Dataset, Ledger, Run
@@ -80,11 +81,33 @@ class Scoping:
         bases = [chain[:1] if level == DIFFERENTIAL_LEVEL else chain for chain in chains]
         since = self._oldest(dataset, bases, position)
         changes = source.changes(since)
+        if changes.directories:
+            changes = self._with_listed(dataset, changes, bases, chains)
         names = set(changes.names)
         for view in self._views(dataset, [*bases, *chains]):
             names.update(key_path(key) for key in view.due_keys())
             names.update(_links(view, changes))
         return Beginning(position, since, tuple(sorted(names)), tuple(changes.subtrees))
+
+    def _with_listed(
+        self,
+        dataset: Dataset,
+        changes: ChangeSet,
+        bases: Sequence[Sequence[JobRow]],
+        chains: Sequence[Sequence[JobRow]],
+    ) -> ChangeSet:
+        """Add what follows from listed directories, by what the jobs of this run build on."""
+        sets = [bases] if bases == chains else [bases, chains]
+        ends = [{self._finder.run_of(chain[-1]) for chain in each if chain} for each in sets]
+        names, subtrees = compare(
+            changes.directories,
+            [self._views(dataset, each) for each in sets],
+            distrust_changed=any(len(runs) > 1 for runs in ends),
+        )
+        names.update(changes.names)
+        subtrees.update(changes.subtrees)
+        kept, trees = without_covered(names, subtrees)
+        return ChangeSet(kept, trees, changes.inodes)
 
     def _views(self, dataset: Dataset, chains: Iterable[Sequence[JobRow]]) -> list[View]:
         store = ViewStore(self._state)
@@ -107,7 +130,7 @@ class Scoping:
             if run.shards != dataset.shards or run.seed != dataset.seed:
                 raise Gap(f"run {run.number} had {run.shards} shards")
             if run.position is None or not _is_same_reader(run.position, position):
-                raise Gap(f"the change reader was not running, or another one, at run {run.number}")
+                raise Gap(f"the change source was not there, or another one, at run {run.number}")
             if self._ledger.scan_totals(run.number).errors:
                 raise Gap(f"run {run.number} could not look at everything")
             if (broken := self._finder.broken_chain(chain)) is not None:

@@ -20,6 +20,7 @@ from bacula_bridge.director import Director, Level
 from bacula_bridge.errors import JobsTimeout
 from bacula_bridge.lab import Lab
 from bacula_bridge.render import check_dataset_name, check_shards, job_name
+from bacula_bridge.scoping import FULL_LEVEL
 from bacula_bridge.server import StreamProgress
 from cluster.embedded import EmbeddedCluster
 from cluster.labs import BorrowedLab, borrow_lab
@@ -27,6 +28,8 @@ from cluster.output import plural
 from cluster.progress import BackupDisplay
 from cluster.records import RunRecord, datasets, find_run
 from cluster.settings import Settings, default_dataset_name
+from filesystems.cephfs.attributes import MOUNT_TYPES as CEPHFS_TYPES
+from filesystems.cephfs.rctime import SETTLE_S
 from filesystems.detect import Detected, detect, timestamp_margin_ns
 from shards.errors import ForebayError, UsageError
 from shards.lease import Pacing
@@ -65,7 +68,8 @@ class BackupRequest:
     dataset: str
     root: Path
     shards: int
-    filesystem: str
+    filesystem: str  # the adapter
+    mount_type: str  # as Linux calls it
     margin_ns: int  # how far apart two changes may be and still have one ctime
     pacing: Pacing | None = None  # None: as the dataset has it
     level: str = LEVEL_DEFAULT
@@ -111,7 +115,8 @@ def _request(
         dataset,
         root,
         check_shards(shards),
-        f"{detected.filesystem.name}:{detected.type_name}",
+        detected.filesystem.name,
+        detected.type_name,
         timestamp_margin_ns(detected.type_name),
         level=level,
     )
@@ -173,7 +178,7 @@ class _Backup:
         answer(
             coordinator.define_dataset.remote(
                 request.dataset,
-                request.filesystem,
+                f"{request.filesystem}:{request.mount_type}",
                 os.fsencode(request.root),
                 request.shards,
                 request.pacing,
@@ -201,6 +206,10 @@ class _Backup:
         request, coordinator = self._request, self._cluster.coordinator
         if request.resume is not None:
             return answer(coordinator.reopen_run.remote(request.resume), "the coordinator")
+        if request.level != FULL_LEVEL and request.mount_type in CEPHFS_TYPES:
+            self._display.say(
+                f"an incremental of a CephFS waits {SETTLE_S:.0f} s for change times to settle"
+            )
         reference = coordinator.open_run.remote(request.dataset, request.level, request.margin_ns)
         return answer(reference, "the coordinator")
 

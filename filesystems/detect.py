@@ -62,6 +62,18 @@ def open_filesystem(root: bytes) -> Filesystem:
     return detect(root).filesystem
 
 
+def mount_type_of(root: bytes) -> str:
+    """Return the type of the filesystem that a directory is on; "unknown" if there is none."""
+    try:
+        descriptor = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:
+        return UNKNOWN_TYPE
+    try:
+        return mount_type(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def mount_type(descriptor: int) -> str:
     """Return the type of the filesystem that an open file is on.
 

@@ -7,10 +7,12 @@ Does not cover: any source (filesystems), how a run uses it (bacula_bridge.scopi
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import ClassVar, Protocol, Self
+from typing import ClassVar, NamedTuple, Protocol, Self
 
 from shards.errors import ForebayError
+from shards.keys import name_key
 
 
 class Gap(ForebayError):
@@ -34,6 +36,25 @@ class Position:
         return cls(source, session, sequence)
 
 
+class Subdirectory(NamedTuple):
+    """A directory as its parent's listing showed it."""
+
+    inode: int
+    is_changed: bool  # its own attributes, or its name, since the position
+
+
+@dataclass(frozen=True, slots=True)
+class ChangedDirectory:
+    """A directory that was listed: what is missing in it was removed.
+
+    Of its subdirectories only those are in the change set that changed themselves, or where
+    something below did; one that was moved here is not, if nothing in it changed.
+    """
+
+    path: bytes
+    subdirectories: dict[bytes, Subdirectory]  # by name
+
+
 @dataclass(frozen=True, slots=True)
 class ChangeSet:
     """Where to look; more than has changed, never less. Paths are relative to the root."""
@@ -41,6 +62,9 @@ class ChangeSet:
     names: list[bytes] = field(default_factory=list)  # each on its own
     subtrees: list[bytes] = field(default_factory=list)  # with all that is, or was, below
     inodes: list[int] = field(default_factory=list)  # all names of these inode numbers
+    # For sources that see what is there now and not what was done: to be compared with the views
+    # (changed_directories). Their present names are among the names.
+    directories: list[ChangedDirectory] = field(default_factory=list)
 
 
 class ChangeSource(Protocol):
@@ -56,3 +80,21 @@ class ChangeSource(Protocol):
 
     def forget(self, before: Position) -> None:
         """Let the source drop what no position from this one on needs."""
+
+
+def without_covered(
+    names: Iterable[bytes], subtrees: Iterable[bytes]
+) -> tuple[list[bytes], list[bytes]]:
+    """Leave out what is in a subtree anyway; both sorted by key."""
+    # As keys of directories, so that a subtree comes right before all that it covers.
+    is_subtree = {name_key(path, is_directory=True): True for path in subtrees}
+    keys = {name_key(path, is_directory=True): False for path in names} | is_subtree
+    kept: tuple[list[bytes], list[bytes]] = ([], [])
+    covering: bytes | None = None
+    for key in sorted(keys):
+        if covering is not None and (covering == b"\0" or key.startswith(covering)):
+            continue
+        if keys[key]:
+            covering = key
+        kept[keys[key]].append(key[:-1].replace(b"\0", b"/"))
+    return kept

@@ -17,9 +17,8 @@ from filesystems.fanotify.asking import ask
 from filesystems.fanotify.log import LoggedLook, LogReader
 from filesystems.fanotify.looks import Kind
 from filesystems.fanotify.tree import OpenDirectory, RootIdentity, Tree, inode_of, leads_to
-from shards.changes import ChangeSet, Gap, Position
+from shards.changes import ChangeSet, Gap, Position, without_covered
 from shards.errors import ForebayError
-from shards.keys import name_key
 
 # More than that is no incremental any more: a scan costs less, in memory as in time.
 CHANGES_MAX = 1_000_000
@@ -162,21 +161,3 @@ class _Found:
         count = len(self.names) + len(self.subtrees) + len(self.inodes) + len(self.numbers)
         if count > CHANGES_MAX:
             raise Gap(f"more than {CHANGES_MAX:,} names changed: a scan costs less")
-
-
-def without_covered(
-    names: Iterable[bytes], subtrees: Iterable[bytes]
-) -> tuple[list[bytes], list[bytes]]:
-    """Leave out what is in a subtree anyway; both sorted by key."""
-    # As keys of directories, so that a subtree comes right before all that it covers.
-    is_subtree = {name_key(path, is_directory=True): True for path in subtrees}
-    keys = {name_key(path, is_directory=True): False for path in names} | is_subtree
-    kept: tuple[list[bytes], list[bytes]] = ([], [])
-    covering: bytes | None = None
-    for key in sorted(keys):
-        if covering is not None and (covering == b"\0" or key.startswith(covering)):
-            continue
-        if keys[key]:
-            covering = key
-        kept[keys[key]].append(key[:-1].replace(b"\0", b"/"))
-    return kept

@@ -217,6 +217,19 @@ def test_doctor_looks_at_this_machine(nowhere):
     assert done.code == (0 if all(check["ok"] for check in checks) else 1)
 
 
+def test_doctor_says_what_it_makes_of_a_tree(nowhere, tmp_path):
+    tree = nowhere.run("doctor", tmp_path, "--json").json["tree"]
+    assert tree["root"] == str(tmp_path)
+    assert (tree["adapter"], tree["targets"]) == ("posix", ["posix"])
+    assert tree["change_source"] == "scan"
+    assert "no change reader is running" in tree["reason"]
+    said = nowhere.run("doctor", tmp_path).out
+    assert "incrementals  scan the whole tree: no change reader is running" in said
+    assert f"better        `forebay watch {tmp_path}`" in said
+    missing = tmp_path / "missing"
+    assert "does not exist" in one_sentence(nowhere.run("doctor", missing), 2)
+
+
 def test_the_lab_that_is_down_says_so(nowhere):
     assert nowhere.ok("lab", "status", "--json").json["running"] is False
     done = nowhere.run("lab", "console", stdin="status dir\n")

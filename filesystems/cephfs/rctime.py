@@ -1,0 +1,153 @@
+"""CephFS's recursive change times as a change source: it needs no reader and keeps no log.
+
+Covers: positions, waiting until changes can be seen, descending where something changed.
+Does not cover: what the listed directories are compared with (shards.changed_directories).
+
+ceph.dir.rctime of a directory is the newest ctime of all that is below it. A change moves the one
+of its directory and, some seconds later, of each directory above (docs/filesystems/cephfs.md has
+what was measured). So a directory whose rctime is older than the position, less a margin for that
+lag and for clocks, holds nothing that changed, but for two cases:
+
+- A directory that was moved takes its own rctime along, and so do those below it: all that is in a
+  moved directory may look old. Its parents changed, and are listed here. Whoever has the views
+  knows that the directory was not there, and looks at all below it.
+- A file with several names counts where its first name is. There it is found, and then all its
+  names are looked at, as for every such file.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from typing import ClassVar
+
+from filesystems.cephfs.attributes import cluster_id, recursive_change_second
+from shards.changes import ChangedDirectory, ChangeSet, Gap, Position, Subdirectory
+from shards.errors import ForebayError
+
+# Between a change and its rctime at the root up to 20 s were measured, and a client keeps what
+# was written for 5 s before it tells of it.
+SETTLE_S = 30.0
+# How far the clocks of clients and metadata servers may be behind this one's, and how much longer
+# than that a client may keep what was written (Linux: dirty pages 30 s, attributes 60 s).
+MARGIN_S = 120.0
+THREADS = 16
+NAMES_MAX = 1_000_000  # a scan costs less than looking at more
+_DIRECTORIES_AT_ONCE = 1_024
+_GONE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ESTALE})
+
+
+class RctimeSource:
+    """Finds what changed in a CephFS tree by descending where rctime is new."""
+
+    name: ClassVar[str] = "rctime"
+
+    def __init__(
+        self,
+        root: bytes,
+        *,
+        settle_s: float = SETTLE_S,
+        margin_s: float = MARGIN_S,
+        wait: Callable[[float], None] = time.sleep,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._root = root
+        self._settle_s = settle_s
+        self._margin_s = margin_s
+        self._wait = wait
+        self._now = now
+        self._taken: Position | None = None
+
+    def position(self) -> Position:
+        """Return now, by this machine's clock; changes() allows for what is not visible yet."""
+        try:
+            session = f"{cluster_id(self._root)}/{os.stat(self._root).st_ino}"
+        except (OSError, ForebayError) as error:
+            raise Gap(f"recursive change times cannot be read: {error}") from error
+        self._taken = Position(self.name, session, int(self._now() * 1e9))
+        return self._taken
+
+    def forget(self, before: Position) -> None:
+        """There is no log to drop anything from."""
+
+    def changes(self, since: Position) -> ChangeSet:
+        """Return where to look for what was done between since and the position taken last.
+
+        It waits until what was done before that position shows in the directories above it.
+        """
+        until = self._taken or self.position()
+        if (since.source, since.session) != (until.source, until.session):
+            raise Gap(
+                f"the last position is one of {since.source} {since.session}, not of this root"
+            )
+        if since.sequence > until.sequence:
+            raise Gap("the last position is in the future: the clock was set back")
+        left = until.sequence / 1e9 + self._settle_s - self._now()
+        if left > 0:
+            self._wait(min(left, self._settle_s))
+        oldest = int(since.sequence / 1e9 - self._margin_s)
+        try:
+            with ThreadPoolExecutor(THREADS, thread_name_prefix="rctime") as pool:
+                return _Descent(self._root, oldest, pool).run()
+        except (OSError, ForebayError) as error:
+            raise Gap(f"recursive change times cannot be read: {error}") from error
+
+
+class _Descent:
+    """One descent, level by level."""
+
+    def __init__(self, root: bytes, oldest: int, pool: ThreadPoolExecutor) -> None:
+        self._root = root
+        self._oldest = oldest  # second; what changed before it is known
+        self._pool = pool
+        self._device = os.stat(root).st_dev
+
+    def run(self) -> ChangeSet:
+        found = ChangeSet()
+        level = [b""]
+        while level:
+            below: list[bytes] = []
+            paths = iter(level)
+            while some := list(islice(paths, _DIRECTORIES_AT_ONCE)):
+                for listed in self._pool.map(self._list, some):
+                    if listed is None:
+                        continue
+                    directory, names = listed
+                    found.directories.append(directory)
+                    found.names.append(directory.path)
+                    found.names.extend(names)
+                    below.extend(os.path.join(directory.path, n) for n in directory.subdirectories)
+                    if len(found.names) + len(below) > NAMES_MAX:
+                        raise Gap(f"more than {NAMES_MAX:,} names to look at: a scan costs less")
+            level = below
+        return found
+
+    def _list(self, path: bytes) -> tuple[ChangedDirectory, list[bytes]] | None:
+        """List a directory in which something may have changed; None for one without.
+
+        One that is gone meanwhile changed its parent after the position: the next run's matter.
+        """
+        full = os.path.join(self._root, path) if path else self._root
+        try:
+            if recursive_change_second(full) < self._oldest:
+                return None
+            names: list[bytes] = []
+            subdirectories: dict[bytes, Subdirectory] = {}
+            with os.scandir(full) as entries:
+                for entry in entries:
+                    names.append(os.path.join(path, entry.name))
+                    if not entry.is_dir(follow_symlinks=False):
+                        continue
+                    status = entry.stat(follow_symlinks=False)
+                    if status.st_dev == self._device:
+                        is_changed = status.st_ctime_ns >= self._oldest * 10**9
+                        subdirectories[entry.name] = Subdirectory(status.st_ino, is_changed)
+        except OSError as error:
+            if path and error.errno in _GONE:
+                return None
+            raise
+        return ChangedDirectory(path, subdirectories), names

@@ -1,0 +1,67 @@
+"""Ceph's programs from Debian's archive, unpacked into the cache folder and kept there.
+
+Covers: the packages with all that they need, down to the C library; a tree that chroot can enter.
+Does not cover: running them (keeper).
+"""
+
+import fcntl
+import os
+import shutil
+from pathlib import Path
+
+from bacula_bridge import debian
+
+PACKAGES = (
+    *("ceph-mon", "ceph-mgr", "ceph-osd", "ceph-mds", "ceph-fuse", "ceph-common"),
+    *("python3-cephfs", "attr", "bash", "coreutils", "mount"),
+)
+FOLDER = "ceph-trixie"
+_LINKS = ("bin", "sbin", "lib", "lib64")  # of merged /usr; base-files' maintainer script makes them
+
+
+def cache_folder() -> Path:
+    """Return where programs are kept from one run to the next."""
+    base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    return Path(base, "forebay")
+
+
+def ceph_root() -> Path:
+    """Return the folder with Ceph's programs; the first call downloads 135 MB."""
+    folder = cache_folder()
+    folder.mkdir(parents=True, exist_ok=True)
+    root = folder / FOLDER
+    with open(folder / f"{FOLDER}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # test workers may ask at once
+        if not root.is_dir():
+            _provide(folder / f"{FOLDER}.partial", root)
+    return root
+
+
+def _provide(partial: Path, root: Path) -> None:
+    shutil.rmtree(partial, ignore_errors=True)
+    scratch, unpacked = partial / "scratch", partial / "root"
+    scratch.mkdir(parents=True)
+    unpacked.mkdir()
+    debian.require_tools()
+    configuration = debian.prepare(scratch, debian.configured_mirror(), debian.archive_keyring())
+    debian.run_apt(configuration, ["update"], scratch, "the package lists")
+    debian.run_apt(
+        configuration,
+        ["install", "--yes", "--download-only", "--no-install-recommends", *PACKAGES],
+        scratch,
+        "Ceph's packages",
+    )
+    for archive in sorted((scratch / "apt" / "cache" / "archives").glob("*.deb")):
+        debian.unpack(archive, unpacked)
+    for name in _LINKS:
+        if not (unpacked / name).exists():
+            (unpacked / name).symlink_to(f"usr/{name}")
+    if not (unpacked / "bin" / "sh").exists():
+        (unpacked / "bin" / "sh").symlink_to("bash")  # ceph-fuse remounts itself through a shell
+    for name in ("dev", "proc", "sys", "tmp", "run", "etc"):
+        (unpacked / name).mkdir(exist_ok=True)
+    (unpacked / "etc" / "passwd").write_text("root:x:0:0:root:/root:/bin/bash\n")
+    (unpacked / "etc" / "group").write_text("root:x:0:\n")
+    (unpacked / "etc" / "hosts").write_text("127.0.0.1 localhost\n")
+    unpacked.rename(root)
+    shutil.rmtree(partial)

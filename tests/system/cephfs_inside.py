@@ -1,0 +1,120 @@
+"""What test_cephfs.py runs in the mount namespace of its cluster: whole backups of a CephFS tree.
+
+FOREBAY_CEPH_MOUNTS names the mounts of two clients, separated by a colon.
+"""
+
+import os
+import shutil
+import time
+from pathlib import Path
+
+import pytest
+
+from filesystems.cephfs.attributes import recursive_change_second
+from filesystems.cephfs.rctime import MARGIN_S
+from tests.support.compare import compare_trees, format_differences
+from tests.system.test_faults import small_tree
+from tests.system.test_incremental import check_restore, levels
+
+pytestmark = pytest.mark.bacula
+
+FILES = 40
+
+
+@pytest.fixture(scope="module")
+def clients():
+    one, two = os.environ["FOREBAY_CEPH_MOUNTS"].split(":")
+    return Path(one), Path(two)
+
+
+def tree_with_traps(place):
+    """Make a tree, and beside it what will be moved into it."""
+    tree = small_tree(place / "tree", FILES)
+    (tree / "deep/er/still").mkdir(parents=True)
+    (tree / "deep/er/still/file").write_bytes(b"as it was")
+    (tree / "links").mkdir()
+    os.link(tree / "d0" / "f0", tree / "links" / "remote")  # its primary name is in d0
+    for name in ("moved", "later"):
+        (place / "outside" / name / "below").mkdir(parents=True)
+        (place / "outside" / name / "below" / "old").write_bytes(b"older than the position")
+    return tree
+
+
+def check(installation, run, tree, tmp_path):
+    """Restore a run and compare it with the tree."""
+    to = tmp_path / f"run-{run}"
+    result = installation.ok("restore", run, "--to", to, "--json", "-q").json
+    differences = compare_trees(tree, Path(result["tree"]))
+    assert not differences, format_differences(differences)
+    shutil.rmtree(to)
+
+
+def looked_at(installation, result):
+    """Return how many names a run looked at; it must not have scanned."""
+    log = installation.job_log(result["jobs"][0]["jobid"])
+    assert "only what rctime reports since is looked at" in log
+    return installation.ok("show", result["run"], "--json").json["scanned"]["inodes"]
+
+
+def files_of(result):
+    return sum(job["files"] for job in result["jobs"])
+
+
+def test_a_full_three_incrementals_and_restores(installation, clients, tmp_path):
+    one, two = (client / "backup" for client in clients)
+    one.mkdir()
+    tree = tree_with_traps(one)
+    report = installation.ok("doctor", tree, "--json").json["tree"]
+    assert (report["mount_type"], report["change_source"]) == ("fuse.ceph-fuse", "rctime")
+    first = installation.backup(tree, "--name", "ceph", "--shards", "3")
+    assert levels(installation, first) == ["F"] * 3
+    check(installation, first["run"], tree, tmp_path)
+
+    # By one client: a subtree is moved in, a file gets a new name.
+    (one / "outside" / "moved").rename(tree / "d1" / "moved")
+    os.link(tree / "d2" / "f2", tree / "links" / "new")
+    # By the other: an append that is not flushed, through the name that does not count; times that
+    # are far off.
+    other = two / "tree"
+    unflushed = os.open(other / "links" / "remote", os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+    os.write(unflushed, b"appended")
+    os.utime(other / "d3" / "f3", (2_208_988_800, 2_208_988_800))  # 2040
+    os.utime(other / "d3" / "f7", (978_307_200, 978_307_200))  # 2001
+    (other / "d1" / "f1").unlink()
+    second = installation.backup(tree, "--name", "ceph")
+    os.close(unflushed)
+    assert levels(installation, second) == ["I"] * 3
+    assert looked_at(installation, second) > FILES  # all of this is within the margin
+    assert 0 < files_of(second) < 30
+    check(installation, second["run"], tree, tmp_path)
+
+    # From here on the margin leaves out what was not touched since the beginning.
+    newest = max(recursive_change_second(bytes(path)) for path in (tree / "d2", one / "outside"))
+    while time.time() - newest < MARGIN_S + 2:
+        time.sleep(1)
+    third = installation.backup(tree, "--name", "ceph")
+    assert files_of(third) == 1  # the one from the future, which is not trusted
+
+    # A subtree older than the position, names that other directories take over, and a change deep
+    # below nothing else that changed.
+    (one / "outside" / "later").rename(tree / "links" / "later")
+    (other / "deep" / "er").rename(other / "d1" / "er")
+    (other / "d1" / "er" / "still" / "file").write_bytes(b"changed where it is now")
+    assert recursive_change_second(bytes(tree / "links/later/below")) <= newest
+    shutil.rmtree(tree / "d0")
+    fourth = installation.backup(tree, "--name", "ceph")
+    # d2 is left out, and d1 with what was moved there before is not.
+    assert looked_at(installation, fourth) < FILES
+    check_restore(installation, fourth["run"], tree, tmp_path)
+
+
+def test_another_directory_at_the_root_is_scanned(installation, clients, tmp_path):
+    root = clients[0] / "swapped"
+    small_tree(root)
+    installation.backup(root, "--name", "swapped", "--shards", "2")
+    root.rename(clients[0] / "swapped-away")
+    small_tree(root)
+    second = installation.backup(root, "--name", "swapped")
+    log = installation.job_log(second["jobs"][0]["jobid"])
+    assert "the whole tree is looked at: the change source was not there, or another one" in log
+    check(installation, second["run"], root, tmp_path)
