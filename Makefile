@@ -26,10 +26,11 @@ test: all $(VENV)/test-installed lint
 
 # Long campaigns, bounded: each has a short sample in `make test`.
 nightly: all $(VENV)/test-installed
-	FOREBAY_FUZZ_ITERATIONS=$(or $(FUZZ),5000000) $(BIN)/python -m pytest --timeout 3600 tests/plugin/test_frames.py tests/plugin/test_blob.py tests/plugin/test_layouts.py tests/unit/filesystems/test_kernel_sanitizers.py
+	FOREBAY_FUZZ_ITERATIONS=$(or $(FUZZ),5000000) $(BIN)/python -m pytest --timeout 3600 tests/plugin/test_frames.py tests/plugin/test_blob.py tests/plugin/test_layout_formats.py tests/unit/filesystems/test_kernel_sanitizers.py
 	FOREBAY_HISTORIES_MODEL=$(or $(MODEL),100000) $(BIN)/python -m pytest --timeout 14400 tests/unit/shards/test_decision_model.py
 	FOREBAY_CHANGE_HISTORIES=$(or $(CHANGES),300) $(BIN)/python -m pytest --timeout 14400 tests/unit/filesystems/test_fanotify_histories.py
 	FOREBAY_HISTORIES=$(or $(HISTORIES),40) $(BIN)/python -m pytest --timeout 14400 tests/system/test_histories.py
+	FOREBAY_LUSTRE_HISTORIES=$(or $(LUSTRE),1000) $(BIN)/python -m pytest --timeout 14400 tests/unit/filesystems/lustre/test_lustre_histories.py
 	FOREBAY_CEPH_HISTORIES=$(or $(CEPH),60) $(BIN)/python -m pytest --timeout 14400 tests/system/test_cephfs.py -k histories
 	FOREBAY_KILLS=$(or $(KILLS),50) $(BIN)/python -m pytest --timeout 14400 tests/system/test_crashes.py
 

@@ -36,9 +36,8 @@ class CoordinatorActor:
 
     _coordinator: Coordinator
 
-    def __init__(self, state: str, runtime: str, catalog: str) -> None:
+    def __init__(self, state: str, catalog: str) -> None:
         self._state = StateDirectory(Path(state))
-        self._runtime = Path(runtime)
         self._catalog = Catalog(Path(catalog))
 
     @ray.method(concurrency_group="control")
@@ -47,7 +46,7 @@ class CoordinatorActor:
         self._coordinator = Coordinator(self._state, self._catalog, self._change_source)
 
     def _change_source(self, dataset: Dataset) -> ChangeSource | None:
-        return change_source(self._state.changes(dataset.name), self._runtime, dataset)
+        return change_source(self._state.changes(dataset.name), dataset.name, dataset.root)
 
     @ray.method(concurrency_group="control")
     def close(self) -> None:

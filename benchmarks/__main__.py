@@ -14,6 +14,7 @@ from pathlib import Path
 from benchmarks import (
     backup,
     bridge,
+    changelog,
     first_byte,
     incremental,
     incremental_calls,
@@ -41,6 +42,7 @@ BENCHMARKS = {
     "large": large,
     "first-byte": first_byte,
     "bridge": bridge,
+    "changelog": changelog,
     "incremental": incremental,
     "incremental-calls": incremental_calls,
     "incremental-memory": incremental_memory,

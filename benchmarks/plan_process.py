@@ -63,7 +63,7 @@ def main() -> None:
     coordinator = Coordinator(
         state,
         catalog,
-        lambda dataset: change_source(state.changes(dataset.name), settings.runtime, dataset),
+        lambda dataset: change_source(state.changes(dataset.name), dataset.name, dataset.root),
     )
     try:
         run = _looked(coordinator, state, name, steps)

@@ -1,6 +1,7 @@
 """Change readers as processes: one for each dataset root, from start to end.
 
-Covers: running one until a signal, starting one in the background, ending one, asking them all.
+Covers: running one until a signal, starting one in the background, ending one, asking them all;
+setting up Lustre's changelogs, which need none.
 Does not cover: what a reader does (filesystems.fanotify), printing (commands).
 """
 
@@ -12,7 +13,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,10 +23,13 @@ from typing import Any
 from bacula_bridge.render import check_dataset_name
 from cluster.output import plural
 from cluster.settings import Settings, default_dataset_name
-from filesystems.detect import detect
+from filesystems.detect import detect, mount_point_of
 from filesystems.fanotify.asking import ask
 from filesystems.fanotify.log import LOCK_NAME, LogReader
 from filesystems.fanotify.reader import Reader
+from filesystems.lustre.settings import FILE_NAME as CHANGELOGS_NAME
+from filesystems.lustre.settings import LustreChangelogs
+from filesystems.lustre.source import LustreSource
 from shards.changes import Gap
 from shards.errors import ForebayError, UsageError
 from shards.ledger import Ledger
@@ -62,6 +66,18 @@ class ReaderNotEnded(ForebayError):
     template = "the change reader of {0} (pid {1}) has not ended within {2:.0f} s; look at {3}"
 
 
+class ChangelogUnknown(UsageError):
+    """A word is not MDT=CONSUMER."""
+
+    template = "{0!r} names no changelog; give MDT=CONSUMER, such as scratch-MDT0000=cl1"
+
+
+class ChangelogsUnusable(ForebayError):
+    """The changelogs cannot be read as they were named."""
+
+    template = "the changelogs of {0} cannot be read: {1}"
+
+
 @dataclass(frozen=True, slots=True)
 class WatchRequest:
     """What is to be watched."""
@@ -84,6 +100,7 @@ class ReaderStatus:
     places: int = 0  # in its log
     queued: int = 0  # events that it has not taken in yet
     unseen: int = 0  # processes that it may not look into
+    changelogs: tuple[str, ...] = ()  # MDT=CONSUMER: read at each backup, without a reader
 
 
 def plan_watch(settings: Settings, directory: Path, name: str | None) -> WatchRequest:
@@ -180,9 +197,41 @@ def watch_in_background(settings: Settings, request: WatchRequest) -> ReaderStat
     )
 
 
+def read_changelogs(
+    settings: Settings, request: WatchRequest, words: Sequence[str]
+) -> ReaderStatus:
+    """Let each backup of a dataset read Lustre's changelogs; they are read once to try.
+
+    words are MDT=CONSUMER. Nothing is kept if they cannot be read.
+    """
+    root = os.fsencode(request.root)
+    changelogs = LustreChangelogs(
+        root, mount_point_of(root) or b"/", tuple(_changelog(word) for word in words)
+    )
+    folder = _folder(settings, request.dataset)
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    try:
+        LustreSource(request.dataset, changelogs, folder).position()
+    except Gap as gap:
+        raise ChangelogsUnusable(request.root, gap) from gap
+    changelogs.save(folder)
+    return _status(settings, request.dataset)
+
+
+def _changelog(word: str) -> tuple[str, str]:
+    target, _, consumer = word.partition("=")
+    if not target or not consumer:
+        raise ChangelogUnknown(word)
+    return target, consumer
+
+
 def stop(settings: Settings, dataset: str) -> ReaderStatus:
-    """End a reader; return what it was once it has ended."""
+    """End a reader, or the reading of changelogs; return what it was once it has ended."""
     folder = settings.state.changes(check_dataset_name(dataset))
+    if LustreChangelogs.load(folder) is not None:
+        status = _status(settings, dataset)
+        (folder / CHANGELOGS_NAME).unlink()
+        return status
     status = _status(settings, dataset)
     try:
         ask(folder, {"ask": "stop"})
@@ -215,6 +264,9 @@ def statuses(settings: Settings) -> list[ReaderStatus]:
 
 def _status(settings: Settings, dataset: str) -> ReaderStatus:
     folder = settings.state.changes(dataset)
+    if (changelogs := LustreChangelogs.load(folder)) is not None:
+        words = tuple("=".join(each) for each in changelogs.consumers)
+        return ReaderStatus(dataset, None, os.fsdecode(changelogs.root), changelogs=words)
     try:
         answer: dict[str, Any] = ask(folder, {"ask": "status"}, STATUS_TIMEOUT_S)
         with LogReader(folder, dataset, answer["session"], 0) as log:

@@ -11,10 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from filesystems.cephfs.attributes import MOUNT_TYPES
-from filesystems.cephfs.rctime import RctimeSource
+from filesystems.change_sources import change_source
 from filesystems.detect import detect
-from filesystems.fanotify.source import FanotifySource
-from shards.changes import ChangeSource, Gap
+from shards.changes import Gap
 
 SCAN = "scan"
 
@@ -40,13 +39,13 @@ def examine_tree(root: Path, log: Path, dataset: str) -> TreeReport:
     """
     detected = detect(root)
     path = detected.filesystem.root
-    is_cephfs = detected.type_name in MOUNT_TYPES
-    source: ChangeSource = RctimeSource(path) if is_cephfs else FanotifySource(dataset, path, log)
-    try:
-        source.position()
-        name, reason = source.name, ""
-    except Gap as gap:
-        name, reason = SCAN, str(gap)
+    name, reason = SCAN, "no change reader is set up"
+    if (source := change_source(log, dataset, path)) is not None:
+        try:
+            source.position()
+            name, reason = source.name, ""
+        except Gap as gap:
+            reason = str(gap)
     return TreeReport(
         os.fsdecode(path),
         detected.filesystem.name,
@@ -55,13 +54,21 @@ def examine_tree(root: Path, log: Path, dataset: str) -> TreeReport:
         name,
         reason,
         _better(detected.type_name, root) if name == SCAN else "",
-        "CephFS: stripe unit, count, object size, pool" if is_cephfs else "",
+        _LAYOUTS.get(detected.type_name, ""),
     )
 
 
+_LAYOUTS = {
+    **dict.fromkeys(MOUNT_TYPES, "stripe unit and count, object size, pool; quotas, pins"),
+    "lustre": "plain, PFL, Data-on-MDT, mirrors, pools",
+}
+
+
 def _better(mount_type: str, root: Path) -> str:
+    if mount_type == "lustre":
+        return f"`forebay watch {root} --changelog MDT=CONSUMER ...` (docs/filesystems/lustre.md)"
     if mount_type in MOUNT_TYPES:
         return "mount it with a client that shows ceph.dir.rctime and ceph.cluster_fsid"
-    if mount_type.startswith(("fuse", "nfs", "lustre", "gpfs", "beegfs", "cifs", "smb3", "9p")):
+    if mount_type.startswith(("fuse", "nfs", "gpfs", "beegfs", "cifs", "smb3", "9p")):
         return ""
     return f"`forebay watch {root}` as root: from the backup after the next on, changes are enough"

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 class OneThing(UsageError):
     """Too much, or nothing, was asked for."""
 
-    template = "give a DIR to watch, or --stop DATASET, or --status"
+    template = "give a DIR to watch, or --stop DATASET, or --status; --changelog goes with a DIR"
 
 
 def watch(
@@ -34,6 +34,14 @@ def watch(
     background: Annotated[
         bool, typer.Option("--background", help="Return once it watches; it goes on alone.")
     ] = False,
+    changelog: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--changelog",
+            metavar="MDT=CONSUMER",
+            help="Lustre: let backups read this changelog; once for each MDT. Nothing runs then.",
+        ),
+    ] = None,
     stop: Annotated[
         str | None, typer.Option("--stop", metavar="DATASET", help="End the reader of a dataset.")
     ] = None,
@@ -42,6 +50,8 @@ def watch(
 ) -> None:
     """Note what changes in DIR (root, local filesystems), so that incrementals need no scan."""
     if [directory is not None, stop is not None, status].count(True) != 1:
+        raise OneThing
+    if changelog and (directory is None or background):
         raise OneThing
     from cluster import watching
     from cluster.settings import Settings
@@ -52,9 +62,14 @@ def watch(
     elif stop is not None:
         ended = watching.stop(settings, stop)
         print(f"no longer watching {ended.root}; the next incremental backup scans it")
+        for word in ended.changelogs:
+            target, _, consumer = word.partition("=")
+            print(f"on the MDS: lctl --device {target} changelog_deregister {consumer}")
     elif directory is not None:
         request = watching.plan_watch(settings, directory, name)
-        if background:
+        if changelog:
+            _print([watching.read_changelogs(settings, request, changelog)], json)
+        elif background:
             _print([watching.watch_in_background(settings, request)], json)
         else:
             watching.watch(settings, request, lambda text: print(text, file=sys.stderr, flush=True))
@@ -69,6 +84,10 @@ def _print(readers: list[ReaderStatus], json: bool) -> None:
     for reader in readers:
         if reader.reason is not None:
             print(f"{reader.dataset}: {reader.reason}")
+            continue
+        if reader.changelogs:
+            where = show_path(os.fsencode(reader.root))
+            print(f"{reader.dataset}: {where}: backups read {', '.join(reader.changelogs)}")
             continue
         print(
             f"{reader.dataset}: watching {show_path(os.fsencode(reader.root))} since"

@@ -1,10 +1,14 @@
-"""What test_cephfs.py runs in the mount namespace of its cluster: whole backups of a CephFS tree.
+"""What test_cephfs.py runs in the mount namespace of its cluster.
+
+Covers: the walk's conformance suite on CephFS, whole backups of a CephFS tree.
 
 FOREBAY_CEPH_MOUNTS names the mounts of two clients, separated by a colon.
 """
 
 import os
 import shutil
+import subprocess
+import tempfile
 import time
 from pathlib import Path
 
@@ -12,6 +16,8 @@ import pytest
 
 from filesystems.cephfs.attributes import recursive_change_second
 from filesystems.cephfs.rctime import MARGIN_S
+from filesystems.posix import PosixFilesystem
+from tests.conformance.filesystem_suite import FilesystemSuite
 from tests.support.compare import compare_trees, format_differences
 from tests.system.test_faults import small_tree
 from tests.system.test_incremental import check_restore, levels
@@ -27,8 +33,35 @@ def clients():
     return Path(one), Path(two)
 
 
-def tree_with_traps(place):
-    """Make a tree, and beside it what will be moved into it."""
+class TestCephfsWalk(FilesystemSuite):
+    """The walk keeps its contract there, but for the kernel's own bounds, shown on any tree."""
+
+    huge = 9_000
+    test_what_waits_does_not_grow_with_the_width_of_a_directory = None
+    test_a_slow_consumer_stops_the_threads = None
+    test_a_cancelled_walk_raises_and_leaves_nothing_open = None
+    test_many_walks_leave_no_memory_descriptors_or_threads_behind = None
+    test_deep_trees_need_few_descriptors = None
+    test_running_out_of_descriptors_loses_nothing = None
+    # Whether one is reopened depends on the order of names, which is CephFS's.
+    test_directories_closed_for_want_of_descriptors_are_opened_again = None
+
+    def adapter(self, root):
+        return PosixFilesystem(root)
+
+    @pytest.fixture
+    def root(self, clients):
+        folder = Path(tempfile.mkdtemp(prefix="walk-", dir=clients[0]))
+        folder.chmod(0o755)
+        yield folder
+        subprocess.run(["rm", "-rf", "--", folder], check=True)
+
+
+@pytest.fixture(scope="module")
+def traps(clients):
+    """Make a tree, and beside it what will be moved into it, early: change times have to age."""
+    place = clients[0] / "backup"
+    place.mkdir()
     tree = small_tree(place / "tree", FILES)
     (tree / "deep/er/still").mkdir(parents=True)
     (tree / "deep/er/still/file").write_bytes(b"as it was")
@@ -37,7 +70,7 @@ def tree_with_traps(place):
     for name in ("moved", "later"):
         (place / "outside" / name / "below").mkdir(parents=True)
         (place / "outside" / name / "below" / "old").write_bytes(b"older than the position")
-    return tree
+    return place
 
 
 def check(installation, run, tree, tmp_path):
@@ -60,10 +93,21 @@ def files_of(result):
     return sum(job["files"] for job in result["jobs"])
 
 
-def test_a_full_three_incrementals_and_restores(installation, clients, tmp_path):
-    one, two = (client / "backup" for client in clients)
-    one.mkdir()
-    tree = tree_with_traps(one)
+def test_another_directory_at_the_root_is_scanned(installation, clients, traps, tmp_path):
+    root = clients[0] / "swapped"
+    small_tree(root)
+    installation.backup(root, "--name", "swapped", "--shards", "2")
+    root.rename(clients[0] / "swapped-away")
+    small_tree(root)
+    second = installation.backup(root, "--name", "swapped")
+    log = installation.job_log(second["jobs"][0]["jobid"])
+    assert "the whole tree is looked at: the change source was not there, or another one" in log
+    check(installation, second["run"], root, tmp_path)
+
+
+def test_a_full_three_incrementals_and_restores(installation, clients, traps, tmp_path):
+    one, two = traps, clients[1] / "backup"
+    tree = one / "tree"
     report = installation.ok("doctor", tree, "--json").json["tree"]
     assert (report["mount_type"], report["change_source"]) == ("fuse.ceph-fuse", "rctime")
     first = installation.backup(tree, "--name", "ceph", "--shards", "3")
@@ -106,15 +150,3 @@ def test_a_full_three_incrementals_and_restores(installation, clients, tmp_path)
     # d2 is left out, and d1 with what was moved there before is not.
     assert looked_at(installation, fourth) < FILES
     check_restore(installation, fourth["run"], tree, tmp_path)
-
-
-def test_another_directory_at_the_root_is_scanned(installation, clients, tmp_path):
-    root = clients[0] / "swapped"
-    small_tree(root)
-    installation.backup(root, "--name", "swapped", "--shards", "2")
-    root.rename(clients[0] / "swapped-away")
-    small_tree(root)
-    second = installation.backup(root, "--name", "swapped")
-    log = installation.job_log(second["jobs"][0]["jobid"])
-    assert "the whole tree is looked at: the change source was not there, or another one" in log
-    check(installation, second["run"], root, tmp_path)

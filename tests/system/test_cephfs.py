@@ -52,35 +52,38 @@ def finish(process):
     assert process.returncode == 0, said
 
 
+def start_tests(cluster, mounts, which, folder):
+    return start_inside(
+        cluster,
+        *("pytest", "-q", "-p", "no:cacheprovider", "--basetemp", folder, "-k", which),
+        "tests/system/cephfs_inside.py",
+        FOREBAY_CEPH_MOUNTS=":".join(map(str, mounts)),
+    )
+
+
 @pytest.fixture(scope="module")
-def histories(cluster, mounts):
-    """Histories that are played meanwhile: they mostly wait for change times to settle."""
-    process = start_inside(
-        cluster, "tests.support.ceph.histories", *mounts, "--first", 100, "--seeds", HISTORIES
-    )
-    yield process
-    process.kill()
-    process.wait()
-    process.stdout.close()
+def processes(cluster, mounts, tmp_path_factory):
+    """What runs at the same time, because all of it waits: for change times, for metadata."""
+    seeds = ("--first", 100, "--seeds", HISTORIES)
+    found = {
+        "histories": start_inside(cluster, "tests.support.ceph.histories", *mounts, *seeds),
+        "walks": start_tests(cluster, mounts, "walk", tmp_path_factory.mktemp("walks")),
+        "backups": start_tests(cluster, mounts, "not walk", tmp_path_factory.mktemp("backups")),
+    }
+    yield found
+    for process in found.values():
+        process.kill()
+        process.wait()
+        process.stdout.close()
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "test_a_full_three_incrementals_and_restores",
-        "test_another_directory_at_the_root_is_scanned",
-    ],
-)
-def test_backups(cluster, mounts, histories, name, tmp_path):
-    finish(
-        start_inside(
-            cluster,
-            *("pytest", "-q", "-x", "-p", "no:cacheprovider", "--basetemp", tmp_path / "inside"),
-            f"tests/system/cephfs_inside.py::{name}",
-            FOREBAY_CEPH_MOUNTS=":".join(map(str, mounts)),
-        )
-    )
+def test_change_times_cover_random_histories_of_two_clients(processes):
+    finish(processes["histories"])
 
 
-def test_change_times_cover_random_histories_of_two_clients(histories):
-    finish(histories)
+def test_the_walk_keeps_its_contract(processes):
+    finish(processes["walks"])
+
+
+def test_incrementals_and_restores(processes):
+    finish(processes["backups"])

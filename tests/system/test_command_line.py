@@ -222,9 +222,9 @@ def test_doctor_says_what_it_makes_of_a_tree(nowhere, tmp_path):
     assert tree["root"] == str(tmp_path)
     assert (tree["adapter"], tree["targets"]) == ("posix", ["posix"])
     assert tree["change_source"] == "scan"
-    assert "no change reader is running" in tree["reason"]
+    assert tree["reason"] == "no change reader is set up"
     said = nowhere.run("doctor", tmp_path).out
-    assert "incrementals  scan the whole tree: no change reader is running" in said
+    assert "incrementals  scan the whole tree: no change reader is set up" in said
     assert f"better        `forebay watch {tmp_path}`" in said
     missing = tmp_path / "missing"
     assert "does not exist" in one_sentence(nowhere.run("doctor", missing), 2)

@@ -40,7 +40,7 @@ class CephCluster:
 
     def mnt(self, client: str = "one") -> Path:
         """Return where a client's mount is, in the mount namespace."""
-        return self._root / "forebay" / "mnt" / client
+        return self._scratch / "mnt" / client
 
     def ceph(self, *arguments: str) -> str:
         return self._do("ceph", *arguments)
@@ -64,10 +64,6 @@ class CephCluster:
         if not line:
             raise Unavailable("the cluster ended")
         return json.loads(line)
-
-    @property
-    def _root(self) -> Path:
-        return ceph_root()
 
     def _pid(self) -> int:
         """Return the pid of the keeper, which is unshare's child."""
@@ -96,6 +92,7 @@ def ceph_cluster() -> Iterator[CephCluster]:
     except (ForebayError, OSError) as error:
         raise Unavailable(f"Ceph's packages cannot be had: {error}") from error
     scratch = Path(tempfile.mkdtemp(prefix="forebay-ceph-"))
+    scratch.chmod(0o755)
     process = subprocess.Popen(
         [
             *("unshare", "--mount", "--propagation", "private", "--net", "--pid", "--fork"),

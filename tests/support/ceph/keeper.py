@@ -119,6 +119,7 @@ class Keeper:
         self.ceph("fs", "new", "cephfs", "cephfs_meta", "cephfs_data")
         self.ceph("fs", "add_data_pool", "cephfs", "cephfs_other")
         self.ceph("fs", "set", "cephfs", "max_mds", str(RANKS))
+        self.ceph("fs", "set", "cephfs", "max_file_size", str(1 << 44))  # sparse files of the tests
         for name in ("a", "b"):
             self._daemon("ceph-mds", "-f", "-i", name)
         self._wait("two active MDS ranks", self._both_active)
@@ -151,9 +152,12 @@ class Keeper:
         where = f"{self._base}/mnt/{name}"
         self._mounts[name] = self._daemon("ceph-fuse", "-f", "--client_mountpoint=/", where)
         self._wait(f"the mount {name}", (self._root / "forebay" / "mnt" / name).is_mount)
+        # Also where the way to it is open to other users.
+        _run("mount", "--bind", self._root / "forebay/mnt" / name, self._scratch / "mnt" / name)
 
     def unmount(self, name: str) -> None:
-        _run("umount", "-l", self._root / "forebay" / "mnt" / name)
+        for base in (self._scratch, self._root / "forebay"):
+            _run("umount", "-l", base / "mnt" / name)
         process = self._mounts.pop(name)
         process.terminate()
         process.wait(COMMAND_TIMEOUT_S)

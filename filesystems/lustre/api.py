@@ -1,0 +1,164 @@
+"""The Lustre client library: the one place where cffi objects are touched.
+
+Covers: loading liblustreapi at run time, the calls that are needed, return codes to exceptions.
+Does not cover: when to call them (changelog, resolve).
+
+The declarations are our own, for what versions 2.15 to 2.17 have in common. Symbols are looked up
+when they are first used, so that a missing one is a sentence about that one. The library allocates
+952 bytes for each record it hands out (CR_MAXSIZE); copied is what the record's header says, and
+never more than those. cffi releases the GIL in every call.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from cffi import FFI
+
+from filesystems.lustre.errors import LibraryMissing, LibraryTooOld, RecordMalformed, failed
+from filesystems.lustre.fid import FID_BYTES, Fid
+from filesystems.lustre.records import RECORD_BYTES_MAX, announced_bytes
+
+LIBRARY = "liblustreapi.so.1"
+PATH_BYTES = 4096 + 1
+LINKS_MAX = 65_536  # of one inode; an inode has no more room for their names
+
+_JOBID, _EXTRA_FLAGS = 0x4, 0x8
+_ALL_EXTRA = 0xF  # without all of them the library warns on stderr
+
+_ffi = FFI()
+_ffi.cdef(
+    """
+    int llapi_changelog_start(void **priv, int flags, const char *mdtname, long long startrec);
+    int llapi_changelog_set_xflags(void *priv, int extra_flags);
+    int llapi_changelog_recv(void *priv, void **record);
+    int llapi_changelog_free(void **record);
+    int llapi_changelog_fini(void **priv);
+    int llapi_changelog_clear(const char *mdtname, const char *idstr, long long endrec);
+    int llapi_fid2path_at(int mnt_fd, const void *fid, char *path, int pathlen,
+                          long long *recno, int *linkno);
+    int llapi_path2fid(const char *path, void *fid);
+    int llapi_get_obd_count(char *mnt, int *count, int is_mdt);
+    """
+)
+
+
+class Library:
+    """An opened liblustreapi."""
+
+    def __init__(self, path: str = LIBRARY) -> None:
+        self._path = path
+        try:
+            self._lib: Any = _ffi.dlopen(path)
+        except OSError as error:
+            raise LibraryMissing(path, str(error)) from error
+
+    def _call(self, name: str) -> Any:
+        try:
+            return getattr(self._lib, name)
+        except AttributeError as error:
+            raise LibraryTooOld(self._path, name) from error
+
+    @contextmanager
+    def changelog(self, target: str, first: int) -> Iterator[OpenChangelog]:
+        """Open a target's changelog at a record; 0 is the oldest there is."""
+        start, extra, receive, free, end = (
+            self._call(f"llapi_changelog_{name}")
+            for name in ("start", "set_xflags", "recv", "free", "fini")
+        )
+        private = _ffi.new("void **")
+        code = start(private, _JOBID | _EXTRA_FLAGS, target.encode(), first)
+        if code != 0:
+            raise failed(target, "llapi_changelog_start", -code)
+        try:
+            code = extra(private[0], _ALL_EXTRA)
+            if code != 0:
+                raise failed(target, "llapi_changelog_set_xflags", -code)
+            yield OpenChangelog(target, private[0], receive, free)
+        finally:
+            end(private)
+
+    def clear(self, target: str, consumer: str, last: int) -> None:
+        """Say that a consumer needs no record up to this one any more."""
+        assert last > 0, "0 would clear what nobody has read"
+        clear = self._call("llapi_changelog_clear")
+        code = clear(target.encode(), consumer.encode(), last)
+        if code != 0:
+            raise failed(target, "llapi_changelog_clear", -code)
+
+    def path_to_fid(self, path: bytes) -> Fid:
+        """Return the FID of what is at a path."""
+        fid = _ffi.new("char[]", FID_BYTES)
+        code = self._call("llapi_path2fid")(path, fid)
+        if code != 0:
+            raise failed(os.fsdecode(path), "llapi_path2fid", -code)
+        return Fid.from_bytes(_ffi.buffer(fid)[:])
+
+    def paths(self, mount: int, fid: bytes, links_max: int = LINKS_MAX) -> list[bytes]:
+        """Return the paths of a FID, relative to the mount point; none if there is no such FID.
+
+        The library moves the link number on where there is a further link, and leaves it where
+        there is none; older ones end with ENOENT or EINVAL.
+        """
+        resolve = self._call("llapi_fid2path_at")
+        path = _ffi.new("char[]", PATH_BYTES)
+        record, link = _ffi.new("long long *"), _ffi.new("int *")
+        found: list[bytes] = []
+        for number in range(links_max):
+            record[0], link[0] = -1, number
+            code = resolve(mount, fid, path, PATH_BYTES, record, link)
+            if code in (-errno.ENOENT, -errno.ESTALE) or (found and code == -errno.EINVAL):
+                break
+            if code != 0:
+                raise failed(str(Fid.from_bytes(fid)), "llapi_fid2path_at", -code)
+            found.append(_ffi.string(path, PATH_BYTES).strip(b"/"))
+            if link[0] <= number:
+                break
+        return found
+
+    def count_targets(self, mount: bytes) -> int:
+        """Return how many metadata targets a mounted filesystem has."""
+        count = _ffi.new("int *", 1)
+        # The library takes a char * that it only reads.
+        code = self._call("llapi_get_obd_count")(_ffi.new("char[]", mount), count, 1)
+        if code != 0:
+            raise failed(os.fsdecode(mount), "llapi_get_obd_count", -code)
+        return int(count[0])
+
+
+class OpenChangelog:
+    """A changelog that is being read."""
+
+    def __init__(self, target: str, private: Any, receive: Any, free: Any) -> None:
+        self._target = target
+        self._private = private
+        self._receive = receive
+        self._free = free
+        self._at_end = False
+
+    def read(self, count: int, into: list[bytes]) -> bool:
+        """Append up to so many records as bytes; False at the end. Those before an error stay."""
+        receive, free, private = self._receive, self._free, self._private
+        buffer, null = _ffi.buffer, _ffi.NULL
+        record = _ffi.new("void **")
+        for _ in range(count):
+            code = receive(private, record)
+            if code != 0:
+                if code < 0:
+                    raise failed(self._target, "llapi_changelog_recv", -code)
+                return False
+            pointer = record[0]
+            if pointer == null:  # so the library says that it had no memory
+                raise failed(self._target, "llapi_changelog_recv", errno.ENOMEM)
+            try:
+                size = announced_bytes(buffer(pointer, RECORD_BYTES_MAX))
+                if size > RECORD_BYTES_MAX:
+                    raise RecordMalformed(size, f"{RECORD_BYTES_MAX} is the most")
+                into.append(buffer(pointer, size)[:])
+            finally:
+                free(record)
+        return True
