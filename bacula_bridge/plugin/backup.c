@@ -42,6 +42,8 @@ struct fb_backup {
   struct first_name first;
   char *fname;
   size_t fname_capacity;
+  char *command; /* of a file with a layout */
+  size_t command_capacity;
   size_t blob_offset;
   uint64_t files, bytes, sockets;
 };
@@ -290,6 +292,19 @@ static void fill_packet(struct fb_backup *b, struct save_pkt *sp) {
   }
 }
 
+/* What the daemon writes before each file to find the plugin at restore: the name will
+ * do, and a record of at most 20 bytes is not compressed on its way.  It is also all that
+ * comes back before the data, so that a layout goes there. */
+static char *command_of(struct fb_backup *b) {
+  const struct fb_prefetch *item = b->current;
+  const bool is_deleted = (item->entry.flags & FB_ENTRY_DELETED) != 0;
+  if (is_deleted || b->is_link || item->layout.kind == FB_LAYOUT_NONE)
+    return plugin_name;
+  return fb_layout_command(&item->layout, item->st.st_ino, &b->command, &b->command_capacity) < 0
+             ? NULL
+             : b->command;
+}
+
 bRC fb_backup_start_file(struct fb_backup *b, struct save_pkt *sp) {
   if (b->is_done)
     return bRC_Stop;
@@ -298,13 +313,13 @@ bRC fb_backup_start_file(struct fb_backup *b, struct save_pkt *sp) {
                          : give_up(b);
   sp->fname = b->fname;
   sp->link = b->fname;
-  /* What the daemon writes before each file to find the plugin at restore: the name
-   * will do, and a record of at most 20 bytes is not compressed on its way. */
-  sp->cmd = plugin_name;
   if ((b->current->entry.flags & FB_ENTRY_DELETED) != 0)
     fill_deleted(b, sp);
   else
     fill_packet(b, sp);
+  sp->cmd = command_of(b);
+  if (sp->cmd == NULL)
+    return fail(b, "no memory for the layout of a file");
   b->is_started = true;
   b->blob_offset = 0;
   b->file_index = b->host->file_index(b->host->context) + 1;
@@ -439,6 +454,7 @@ void fb_backup_free(struct fb_backup *b) {
     return;
   fb_session_free(b->session);
   free(b->first.fname);
+  free(b->command);
   free(b->fname);
   free(b);
 }

@@ -258,8 +258,10 @@ static int put_lost(struct writer *w, const char *name, size_t name_len, int err
   return 0;
 }
 
+/* unlisted is NULL for what was listed. */
 static int put_xattr(struct writer *w, const struct xattr_source *from, const char *name,
-                     size_t name_len, struct losses *losses) {
+                     size_t name_len, const struct fb_unlisted *unlisted, struct losses *losses) {
+  const char *unset = unlisted != NULL ? unlisted->unset : NULL;
   uint8_t *value;
   /* Asking for the size first costs a call; a value rarely needs more than this. */
   size_t value_max = 256;
@@ -269,11 +271,16 @@ static int put_xattr(struct writer *w, const struct xattr_source *from, const ch
     if (begin_item(w, name, name_len, value_max, &value) < 0)
       return -ENOMEM;
     ssize_t length = read_value(from, name, value, value_max);
+    if (length >= 0 && unset != NULL && (size_t)length == strlen(unset) &&
+        memcmp(value, unset, (size_t)length) == 0)
+      return 0;
     if (length >= 0) {
       finish_item(w, FB_ITEM_XATTR, name_len, (size_t)length);
       return 0;
     }
-    if (errno == ENODATA) /* removed since it was listed */
+    if (errno == ENODATA) /* removed since it was listed, or not there */
+      return 0;
+    if (errno == ENOTSUP && unlisted != NULL) /* another filesystem is mounted there */
       return 0;
     if (errno != ERANGE || value_max == XATTR_SIZE_MAX)
       return put_lost(w, name, name_len, errno, losses);
@@ -290,7 +297,7 @@ static int put_listed_xattrs(struct writer *w, const struct xattr_source *from,
       return put_lost(w, "", 0, EIO, losses);
     int rc = 0;
     if (length > 0 && length <= XATTR_NAME_MAX)
-      rc = put_xattr(w, from, names, length, losses);
+      rc = put_xattr(w, from, names, length, NULL, losses);
     if (rc < 0)
       return rc;
     names += length + 1;
@@ -313,6 +320,14 @@ static int put_xattrs(struct writer *w, struct listing *listing, struct losses *
   int rc = length >= 0 ? put_listed_xattrs(w, from, list, (size_t)length, losses)
                        : put_lost(w, "", 0, errno, losses);
   free(list);
+  return rc;
+}
+
+static int put_unlisted(struct writer *w, const struct xattr_source *from,
+                        const struct fb_unlisted *unlisted, struct losses *losses) {
+  int rc = 0;
+  for (; rc == 0 && unlisted != NULL && unlisted->name != NULL; unlisted++)
+    rc = put_xattr(w, from, unlisted->name, strlen(unlisted->name), unlisted, losses);
   return rc;
 }
 
@@ -340,7 +355,7 @@ bool fb_short_take(const struct stat *record, struct fb_stat *out) {
 }
 
 int fb_blob_build(struct fb_blob *blob, int fd, const struct stat *st, const struct statx *stx,
-                  unsigned *lost, int *lost_errno) {
+                  const struct fb_unlisted *unlisted, unsigned *lost, int *lost_errno) {
   struct writer w = {.blob = blob};
   struct losses losses = {0};
   struct listing listing;
@@ -350,13 +365,18 @@ int fb_blob_build(struct fb_blob *blob, int fd, const struct stat *st, const str
   *lost = 0;
   *lost_errno = 0;
   list_xattrs(&listing, fd);
-  if (has_no_xattrs(&listing) && fb_short_fits(st))
+  if (has_no_xattrs(&listing) && fb_short_fits(st) && unlisted == NULL)
     return 0;
   if (begin_chunk(&w) < 0 || put_stat(&w, st, stx) < 0 || put_xattrs(&w, &listing, &losses) < 0 ||
+      put_unlisted(&w, &listing.from, unlisted, &losses) < 0 ||
       begin_item(&w, "", 0, 4, &value) < 0) {
     blob->size = 0;
     blob->chunk_count = 0;
     return -ENOMEM;
+  }
+  if (w.item_count == 1 && fb_short_fits(st)) { /* STAT alone: none was there */
+    blob->size = 0;
+    return 0;
   }
   put_u32(value, w.item_count);
   finish_item(&w, FB_ITEM_END, 0, 4);
@@ -420,6 +440,18 @@ int fb_blob_item(const uint8_t *chunk, size_t size, size_t *offset, struct fb_it
     return -EBADMSG;
   *offset += ITEM_HEADER_BYTES + item->name_len + item->value_len;
   return 1;
+}
+
+bool fb_blob_find_xattr(const struct fb_blob *stream, const char *name, struct fb_item *item) {
+  const uint8_t *chunk;
+  uint32_t size;
+  size_t length = strlen(name);
+  for (size_t at = 0; fb_blob_next_chunk(stream, &at, &chunk, &size);)
+    for (size_t offset = 0; fb_blob_item(chunk, size, &offset, item) > 0;)
+      if (item->tag == FB_ITEM_XATTR && item->name_len == length &&
+          memcmp(item->name, name, length) == 0)
+        return true;
+  return false;
 }
 
 int fb_blob_stat(const struct fb_item *item, struct fb_stat *out) {

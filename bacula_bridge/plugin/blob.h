@@ -21,14 +21,22 @@ struct fb_blob {
   uint32_t chunk_count;
 };
 
+/* An xattr that listxattr does not show, and the value that means the same as none (or
+ * NULL).  An array ends with a name of NULL. */
+struct fb_unlisted {
+  const char *name;
+  const char *unset;
+};
+
 /* Builds the stream for the open file fd (O_PATH for symlinks and special files:
  * their xattrs are read through /proc/self/fd) whose attributes are st and
- * stx (btime; NULL if unknown).  The buffer of blob is reused.  The stream is empty if
+ * stx (btime; NULL if unknown).  Beside the xattrs that are listed it has those of
+ * unlisted (NULL: none) that the file has.  The buffer of blob is reused.  The stream is empty if
  * the file has no xattrs and fb_short_fits().  Returns 0, or
  * -errno if nothing could be built (ENOMEM).  An xattr that cannot be read becomes
  * a LOST item; *lost counts them, *lost_errno is the first one's errno. */
 int fb_blob_build(struct fb_blob *blob, int fd, const struct stat *st, const struct statx *stx,
-                  unsigned *lost, int *lost_errno);
+                  const struct fb_unlisted *unlisted, unsigned *lost, int *lost_errno);
 
 /* Can the nanoseconds of these attributes go where only devices have a number? */
 bool fb_short_fits(const struct stat *st);
@@ -65,6 +73,9 @@ int fb_blob_check(const uint8_t *chunk, size_t size, uint16_t number);
 /* The next item of a checked chunk; *offset starts at 0.  1, 0 at the end, or
  * -EBADMSG. */
 int fb_blob_item(const uint8_t *chunk, size_t size, size_t *offset, struct fb_item *item);
+
+/* The xattr of that name in a stream whose chunks are checked; false if it has none. */
+bool fb_blob_find_xattr(const struct fb_blob *stream, const char *name, struct fb_item *item);
 
 int fb_blob_stat(const struct fb_item *item, struct fb_stat *out);
 

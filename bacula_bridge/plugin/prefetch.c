@@ -230,9 +230,18 @@ static void trim_blob(struct fb_blob *blob) {
   blob->capacity = blob->size;
 }
 
-static void add_blob(struct fb_prefetch *item, int fd, const struct statx *stx) {
-  int rc = fb_blob_build(&item->blob, fd, &item->st, stx, &item->lost_xattrs, &item->lost_errno);
+static void add_blob(struct fb_prefetch *item, const struct fb_prefetch_source *source, int fd,
+                     const struct statx *stx) {
+  const bool is_dir = S_ISDIR(item->st.st_mode);
+  int rc = fb_blob_build(&item->blob, fd, &item->st, stx,
+                         is_dir ? fb_layout_unlisted(source->layouts) : NULL, &item->lost_xattrs,
+                         &item->lost_errno);
   trim_blob(&item->blob);
+  if (rc == 0 && S_ISREG(item->st.st_mode)) {
+    int lost = -fb_layout_read(&item->layout, source->layouts, fd, &item->blob);
+    if (lost != 0 && item->lost_xattrs++ == 0)
+      item->lost_errno = lost;
+  }
   if (rc < 0)
     fail(item, FB_UNREADABLE, -rc);
 }
@@ -253,7 +262,7 @@ static void fill_from(struct fb_prefetch *item, const struct fb_prefetch_source 
   }
   if (item->status != FB_SAVED && item->status != FB_CHANGED)
     return;
-  add_blob(item, fd, stx);
+  add_blob(item, source, fd, stx);
   if (item->large && item->status != FB_UNREADABLE)
     item->fd = fd;
 }
@@ -264,6 +273,7 @@ void fb_prefetch_source_set_root(struct fb_prefetch_source *source, int root_fd)
   source->root_mount_known = statx(root_fd, "", AT_EMPTY_PATH, STATX_MNT_ID, &stx) == 0 &&
                              (stx.stx_mask & STATX_MNT_ID) != 0;
   source->root_mount = source->root_mount_known ? stx.stx_mnt_id : 0;
+  source->layouts = fb_layout_kind(root_fd);
 }
 
 static int read_attributes(int fd, struct statx *stx) {
@@ -314,7 +324,7 @@ static bool fill_untouched(struct fb_prefetch *item, const struct fb_prefetch_so
     stat_from_statx(&item->st, &stx);
     if (!has_hole(fd, &item->st)) {
       hash_content(item);
-      add_blob(item, fd, &stx);
+      add_blob(item, source, fd, &stx);
       return true;
     }
   }
@@ -390,6 +400,7 @@ void fb_prefetch_clear(struct fb_prefetch *item) {
     close(item->fd);
   free(item->target);
   free(item->extents);
+  fb_layout_free(&item->layout);
   if (blob.capacity > KEEP_BYTES_MAX)
     fb_blob_free(&blob);
   if (data_capacity > KEEP_BYTES_MAX) {

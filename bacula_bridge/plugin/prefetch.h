@@ -19,6 +19,7 @@
 
 #include "blob.h"
 #include "frames.h"
+#include "layout.h"
 
 /* Why an entry could not be opened yet. */
 enum fb_retry { FB_RETRY_NONE, FB_RETRY_DESCRIPTOR, FB_RETRY_LEASE };
@@ -44,6 +45,7 @@ struct fb_prefetch {
   struct stat st;
   int64_t read_ns; /* when it was begun to be read: CLOCK_REALTIME, ns */
   struct fb_blob blob;
+  struct fb_layout layout; /* of a regular file */
   char *target; /* of a symlink */
   uint8_t *data;
   size_t data_size, data_capacity;
@@ -57,11 +59,12 @@ struct fb_prefetch_source {
   int root_fd;
   bool root_mount_known; /* not before Linux 5.8 */
   uint64_t root_mount;
+  enum fb_layout_kind layouts; /* whose tree it is */
   uint64_t large_file_bytes;
   const atomic_bool *stop;
 };
 
-/* Sets the root's descriptor, which stays the caller's, and its mount. */
+/* Sets the root's descriptor, which stays the caller's, its mount and the kind of layouts. */
 void fb_prefetch_source_set_root(struct fb_prefetch_source *source, int root_fd);
 /* Opens and reads; a regular file that needs more than reserved_bytes or has
  * large_file_bytes becomes large.  name_only: opens and checks, no more.  With

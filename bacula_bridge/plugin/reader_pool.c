@@ -131,7 +131,8 @@ bool fb_pool_fill(struct fb_reader *r, struct fb_prefetch *item, uint64_t positi
 }
 
 void fb_pool_count_memory(struct fb_reader *r, struct fb_prefetch *item) {
-  uint64_t more = item->blob.capacity + item->extent_capacity * sizeof *item->extents;
+  uint64_t more = item->blob.capacity + item->layout.size +
+                  item->extent_capacity * sizeof *item->extents;
   item->reserved_bytes += more;
   r->memory_bytes += more;
 }

@@ -16,6 +16,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "layout.h"
 #include "restore_attributes.h"
 #include "restore_directories.h"
 #include "restore_make.h"
@@ -29,6 +30,7 @@ struct current {
   bool open;
   bool failed; /* a write failed */
   bool whole;  /* the daemon has all of it behind it: attributes may follow */
+  bool had_layout; /* ahead of its data */
   off_t offset;
   off_t end; /* of what was written so far */
   char *name; /* Bacula's name, for messages */
@@ -43,6 +45,7 @@ struct fb_restore {
   char *work_dir;
   bool place_failed;
   struct current file;
+  struct fb_layout_ahead ahead; /* of the next file */
 };
 
 struct fb_restore *fb_restore_new(const struct fb_host *host, const char *where,
@@ -92,8 +95,9 @@ void fb_restore_free(struct fb_restore *r) {
 }
 
 bRC fb_restore_start_file(struct fb_restore *r, const char *command) {
-  (void)command;
-  return fb_restore_end_file(r); /* of a file whose end was never told */
+  bRC rc = fb_restore_end_file(r); /* of a file whose end was never told */
+  fb_layout_take_command(&r->ahead, command);
+  return rc;
 }
 
 /* Names the file and finds its path; false if that is not below the place. */
@@ -156,6 +160,35 @@ static bool has_place(struct fb_restore *r) {
   return rc == 0;
 }
 
+/* The record that came last could be another file's, if one was lost on the volume.
+ * Bacula's attributes have room for 63 bits of the number. */
+static void match_layout(struct fb_restore *r, const struct restore_pkt *rp) {
+  if (r->ahead.kind != FB_LAYOUT_NONE &&
+      ((r->ahead.ino ^ rp->statp.st_ino) & (uint64_t)INT64_MAX) != 0) {
+    r->ahead.kind = FB_LAYOUT_NONE;
+    r->ahead.is_damaged = true;
+  }
+}
+
+/* Right after the file was made, before its data; 0 or -errno. */
+static int apply_layout(struct fb_restore *r) {
+  struct current *file = &r->file;
+  struct fb_layout_ahead *ahead = &r->ahead;
+  int error;
+  if (file->kind != FB_KIND_FILE || (ahead->kind == FB_LAYOUT_NONE && !ahead->is_damaged))
+    return 0;
+  int outcome = fb_layout_apply_file(ahead, fb_place_layouts(&r->place), &file->fd, &error);
+  file->had_layout = true;
+  ahead->kind = FB_LAYOUT_NONE; /* it is for one file */
+  ahead->is_damaged = false;
+  if (outcome < 0)
+    return outcome;
+  if (outcome != FB_LAYOUT_KEPT)
+    fb_report_layout(&r->report, (enum fb_layout_outcome)outcome, error, file->name,
+                     strlen(file->name));
+  return 0;
+}
+
 bRC fb_restore_create_file(struct fb_restore *r, struct restore_pkt *rp) {
   struct current *file = &r->file;
   const char *skip = NULL;
@@ -175,7 +208,11 @@ bRC fb_restore_create_file(struct fb_restore *r, struct restore_pkt *rp) {
     drop_file(r);
     return bRC_OK;
   }
-  int rc = fb_make(&r->place, file->kind, rp, path_of(file), file->path_len, &file->fd, &skip);
+  match_layout(r, rp);
+  int rc = fb_make(&r->place, file->kind, rp, &r->ahead, path_of(file), file->path_len, &file->fd,
+                   &skip);
+  if (rc == 0)
+    rc = apply_layout(r);
   if (skip != NULL) {
     fb_report_skip(&r->report, skip, file->name, strlen(file->name));
     rp->create_status = CF_SKIP;
@@ -317,7 +354,8 @@ static void end_directory(struct fb_restore *r) {
   if (rc == 0)
     return;
   say_failure(r, "its attributes could not be kept for the end of the job and were set at once; "
-                 "its times may be wrong", -rc);
+                 "its times may be wrong, and a layout, quota or pin is not set", -rc);
+  file->attributes.without_layout = true; /* a quota would be in the way of what is to come */
   fb_directories_apply_entry(r->place.root_fd, file->name, file->path_at, file->path_len,
                              &file->attributes, &r->report);
 }
@@ -345,6 +383,14 @@ static bool has_its_size(struct fb_restore *r) {
   return false;
 }
 
+/* A layout that is in the stream alone cannot be set any more. */
+static void say_late_layout(struct fb_restore *r) {
+  struct current *file = &r->file;
+  enum fb_layout_outcome outcome = fb_layout_of_late_stream(&file->attributes.stream);
+  if (outcome != FB_LAYOUT_KEPT && fb_place_layouts(&r->place) == FB_LAYOUT_LUSTRE)
+    fb_report_layout(&r->report, outcome, 0, file->name, strlen(file->name));
+}
+
 bRC fb_restore_end_file(struct fb_restore *r) {
   struct current *file = &r->file;
   if (file->kind == FB_KIND_FILE && file->whole)
@@ -354,6 +400,8 @@ bRC fb_restore_end_file(struct fb_restore *r) {
     const char *why = fb_attributes_shortcoming(&file->attributes);
     if (why != NULL)
       fb_report_without_stream(&r->report, why, file->name, name_len);
+    if (file->kind == FB_KIND_FILE && !file->had_layout)
+      say_late_layout(r);
     if (file->kind == FB_KIND_DIRECTORY)
       end_directory(r);
     else

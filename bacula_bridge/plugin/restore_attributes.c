@@ -13,6 +13,8 @@
 #include <sys/xattr.h>
 #include <unistd.h>
 
+#include "layout.h"
+
 #define ACL_PREFIX "system.posix_acl_"
 #define ACCESS_ACL ACL_PREFIX "access"
 #define XATTR_LIST_BYTES_SHORT 1024
@@ -274,7 +276,7 @@ static void set_streamed(const struct target *t, const struct fb_blob *stream, b
         continue;
       memcpy(name, item.name, item.name_len);
       name[item.name_len] = '\0';
-      if (begins_with(name, ACL_PREFIX) != acls)
+      if (begins_with(name, ACL_PREFIX) != acls || fb_layout_is_xattr(name))
         continue;
       int error = set_xattr(t, name, item.value, item.value_len);
       if (error != 0)
@@ -298,6 +300,15 @@ static void apply_xattrs(const struct target *t, const struct fb_attributes *a) 
     warn(t, "some of its xattrs or ACLs", first_error);
 }
 
+/* After all files of the directory are there: a quota would stop them. */
+static void apply_layout(const struct target *t, const struct fb_attributes *a) {
+  int error;
+  enum fb_layout_outcome outcome =
+      fb_layout_apply_directory(&a->stream, t->fd, t->path_only ? t->proc_path : NULL, &error);
+  if (outcome != FB_LAYOUT_KEPT)
+    fb_report_layout(t->report, outcome, error, t->path, t->path_len);
+}
+
 /* A directory of ours that we may not write refuses user. xattrs. */
 static void open_up(const struct target *t) {
   struct stat st;
@@ -319,6 +330,8 @@ void fb_attributes_apply(const struct fb_attributes *attributes, enum fb_kind ki
   snprintf(t.proc_path, sizeof(t.proc_path), "/proc/self/fd/%d", fd);
   mode_t mode = stat->mode & 07777;
   open_up(&t);
+  if (kind == FB_KIND_DIRECTORY && attributes->complete && !attributes->without_layout)
+    apply_layout(&t, attributes); /* it takes the right to write, as user. xattrs do */
   apply_owner(&t, stat, &mode);
   apply_xattrs(&t, attributes);
   if (kind != FB_KIND_SYMLINK) {

@@ -32,6 +32,7 @@ struct fb_attributes {
   const char *damage;    /* NULL, or what is wrong with the stream */
   uint32_t item_count;
   uint32_t lost_count;   /* LOST items among them */
+  bool without_layout;   /* of a directory: no layout, quota and pin: files are to come */
   struct fb_blob stream; /* the chunks so far */
 };
 

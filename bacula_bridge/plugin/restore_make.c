@@ -44,6 +44,8 @@ enum fb_kind fb_make_kind(const struct restore_pkt *rp) {
 struct making {
   enum fb_kind kind;
   const struct restore_pkt *rp;
+  const struct fb_layout_ahead *layout;
+  int open_flags; /* of a regular file, for its layout */
   int first_dir_fd;
   char first_name[NAME_MAX + 1];
 };
@@ -126,7 +128,8 @@ static int make_name(const struct making *m, int dir_fd, const char *name, int *
   if (m->kind == FB_KIND_HARD_LINK)
     return make_link(m, dir_fd, name);
   if (m->kind == FB_KIND_FILE) {
-    *fd = openat(dir_fd, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+    *fd = openat(dir_fd, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC | m->open_flags,
+                 0600);
     return *fd < 0 ? -errno : 0;
   }
   if (m->kind == FB_KIND_SYMLINK)
@@ -166,7 +169,7 @@ static int make_or_replace(const struct making *m, int dir_fd, const char *name,
   return rc;
 }
 
-static int make_below(struct fb_place *place, const struct making *m, const char *path,
+static int make_below(struct fb_place *place, struct making *m, const char *path,
                       size_t path_len, int *fd, const char **skip) {
   char name[NAME_MAX + 1];
   size_t dir_len;
@@ -177,6 +180,8 @@ static int make_below(struct fb_place *place, const struct making *m, const char
     int dir_fd = fb_place_directory(place, path, dir_len, m->rp->replace == REPLACE_ALWAYS);
     if (dir_fd < 0)
       return dir_fd;
+    if (m->kind == FB_KIND_FILE && m->layout->kind != FB_LAYOUT_NONE)
+      m->open_flags = fb_layout_open_flags(m->layout, fb_place_layouts(place));
     rc = make_or_replace(m, dir_fd, name, fd, skip);
     if (rc == -ENOENT) /* the directory has been removed since the last file */
       fb_place_forget(place);
@@ -221,8 +226,9 @@ static int make_hard_link(struct fb_place *place, struct making *m, const char *
 }
 
 int fb_make(struct fb_place *place, enum fb_kind kind, const struct restore_pkt *rp,
-            const char *path, size_t path_len, int *fd, const char **skip) {
-  struct making m = {.kind = kind, .rp = rp, .first_dir_fd = -1};
+            const struct fb_layout_ahead *layout, const char *path, size_t path_len, int *fd,
+            const char **skip) {
+  struct making m = {.kind = kind, .rp = rp, .layout = layout, .first_dir_fd = -1};
   *fd = -1;
   *skip = NULL;
   if (kind == FB_KIND_DIRECTORY)

@@ -15,10 +15,12 @@
 /* What a packet describes; FB_KIND_NONE for what cannot be restored. */
 enum fb_kind fb_make_kind(const struct restore_pkt *rp);
 
-/* Makes path (below the place).  Returns 0 and in *fd the descriptor to write to
- * (FB_KIND_FILE), an O_PATH one (symlinks, nodes) or -1; or -errno; or -ECANCELED
- * and in *skip why the replace mode leaves alone what is there. */
+/* Makes path (below the place), a regular file so that the layout can be given to it.
+ * Returns 0 and in *fd the descriptor to write to (FB_KIND_FILE), an O_PATH one (symlinks,
+ * nodes) or -1; or -errno; or -ECANCELED and in *skip why the replace mode leaves alone what
+ * is there. */
 int fb_make(struct fb_place *place, enum fb_kind kind, const struct restore_pkt *rp,
-            const char *path, size_t path_len, int *fd, const char **skip);
+            const struct fb_layout_ahead *layout, const char *path, size_t path_len, int *fd,
+            const char **skip);
 
 #endif

@@ -212,7 +212,17 @@ static int remember(struct fb_place *place, const char *dir, size_t dir_len, int
   memcpy(place->last_dir, dir, dir_len);
   place->last_dir_len = dir_len;
   place->last_dir_fd = fd;
+  place->last_dir_asked = false;
   return fd;
+}
+
+enum fb_layout_kind fb_place_layouts(struct fb_place *place) {
+  if (place->last_dir_fd < 0)
+    return FB_LAYOUT_NONE;
+  if (!place->last_dir_asked)
+    place->last_dir_layouts = fb_layout_kind(place->last_dir_fd);
+  place->last_dir_asked = true;
+  return place->last_dir_layouts;
 }
 
 int fb_place_directory(struct fb_place *place, const char *dir, size_t dir_len,

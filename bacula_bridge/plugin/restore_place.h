@@ -11,6 +11,7 @@
 #include <stddef.h>
 #include <sys/stat.h>
 
+#include "layout.h"
 #include "restore_directories.h"
 #include "restore_report.h"
 
@@ -27,6 +28,8 @@ struct fb_place {
   char *last_dir;
   size_t last_dir_len, last_dir_capacity;
   int last_dir_fd;
+  bool last_dir_asked; /* its layouts are known */
+  enum fb_layout_kind last_dir_layouts;
 };
 
 /* 0 or -ENOMEM. */
@@ -49,6 +52,10 @@ bool fb_place_relative(const struct fb_place *place, const char *name, const cha
  * place is the original one, and marks that no entry covers end with the job. */
 int fb_place_directory(struct fb_place *place, const char *dir, size_t dir_len,
                        bool take_away);
+
+/* What kind of layouts the directory of the last file has: asked once for each that a file
+ * with a layout is restored to. */
+enum fb_layout_kind fb_place_layouts(struct fb_place *place);
 
 /* Forgets the directory of the last file. */
 void fb_place_forget(struct fb_place *place);

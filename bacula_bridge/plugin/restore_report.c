@@ -107,6 +107,55 @@ void fb_report_without_stream(struct fb_report *report, const char *why, const c
                     fb_printable(path, path_len, shown, sizeof(shown)), why);
 }
 
+/* NULL: nothing is said of a single file. */
+static const char *sentence_of(enum fb_layout_outcome outcome) {
+  switch (outcome) {
+  case FB_LAYOUT_ADAPTED:
+    return "its layout was adapted (without its pool, or on all OSTs), because the target refused "
+           "it as it was saved";
+  case FB_LAYOUT_DEFAULTED:
+    return "the target refused its layout, quota or pin, and it has the target's own";
+  case FB_LAYOUT_STRANGE:
+    return "its layout is damaged, foreign or of a later release, and it has the target's own";
+  case FB_LAYOUT_LATE:
+    return "its layout came behind its data (a plugin of before saved it so), and it has the "
+           "target's own";
+  default:
+    return NULL;
+  }
+}
+
+void fb_report_layout(struct fb_report *report, enum fb_layout_outcome outcome, int error,
+                      const char *path, size_t path_len) {
+  char shown[FB_PRINTABLE_BYTES];
+  const char *sentence = sentence_of(outcome);
+  if (report->layouts[outcome]++ > 0 || sentence == NULL)
+    return;
+  fb_report_warning(report,
+                    "%s: %s%s%s. The data is restored. Further files like it are counted at the "
+                    "end of the job.",
+                    fb_printable(path, path_len, shown, sizeof(shown)), sentence,
+                    error != 0 ? ": " : "", error != 0 ? strerror(error) : "");
+}
+
+static void say_layouts(const struct fb_report *report) {
+  const uint64_t *count = report->layouts;
+  for (int outcome = 0; outcome < FB_LAYOUT_OUTCOMES; outcome++)
+    if (count[outcome] > 1 && sentence_of((enum fb_layout_outcome)outcome) != NULL)
+      fb_say(report->host, M_WARNING, "%" PRIu64 " files or directories in all: %s.",
+             count[outcome], sentence_of((enum fb_layout_outcome)outcome));
+  if (count[FB_LAYOUT_ELSEWHERE] != 0)
+    fb_say(report->host, M_INFO,
+           "%" PRIu64 " files or directories were saved with a layout, quota or pin that the "
+           "target filesystem does not have: they have the target's own.",
+           count[FB_LAYOUT_ELSEWHERE]);
+  if (count[FB_LAYOUT_MIRRORED] != 0)
+    fb_say(report->host, M_INFO,
+           "%" PRIu64 " files have several mirrors, of which one has the data: run lfs mirror "
+           "resync on them.",
+           count[FB_LAYOUT_MIRRORED]);
+}
+
 void fb_report_end(struct fb_report *report) {
   const struct fb_host *host = report->host;
   if (report->errors_left_out != 0)
@@ -138,5 +187,6 @@ void fb_report_end(struct fb_report *report) {
     fb_say(host, M_WARNING,
            "%" PRIu64 " xattrs are not in the backup, because they could not be read then.",
            report->lost_at_backup);
+  say_layouts(report);
   *report = (struct fb_report){.host = host};
 }

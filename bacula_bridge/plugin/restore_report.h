@@ -10,6 +10,7 @@
 #include <stdint.h>
 
 #include "host.h"
+#include "layout.h"
 
 /* Messages about single files in one job: the Director needs seconds for ten
  * thousands of them. */
@@ -27,6 +28,7 @@ struct fb_report {
   uint64_t xattrs_denied;     /* trusted. and security. xattrs refused: not root */
   uint64_t without_stream;    /* files whose attributes stream was missing or damaged */
   uint64_t lost_at_backup;    /* xattrs that the backup could not read */
+  uint64_t layouts[FB_LAYOUT_OUTCOMES]; /* what became of them */
 };
 
 void fb_report_error(struct fb_report *report, const char *fmt, ...)
@@ -39,6 +41,10 @@ void fb_report_skip(struct fb_report *report, const char *why, const char *path,
 /* The attributes stream of path is missing or damaged: a warning for the first. */
 void fb_report_without_stream(struct fb_report *report, const char *why, const char *path,
                               size_t path_len);
+/* What became of the layout of path; error is an errno or 0.  A warning for the first of a
+ * sort that asks for somebody to look. */
+void fb_report_layout(struct fb_report *report, enum fb_layout_outcome outcome, int error,
+                      const char *path, size_t path_len);
 /* The counts, at the end of the job; they start again at 0. */
 void fb_report_end(struct fb_report *report);
 

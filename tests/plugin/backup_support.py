@@ -52,7 +52,10 @@ M_FATAL, M_ERROR, M_WARNING, M_INFO = 4, 5, 6, 7
 KEEPALIVE_MS, SILENCE_MS, DESCRIPTOR_WAIT_MS = 200, 1500, 3000
 CHUNK = 1 << 20
 # What the harness stands before, to spoil or to count.
-WRAPPED = ("pread64", "statx", "fstat64", "flistxattr", "syscall", "pthread_cond_wait")
+WRAPPED = (
+    *("pread64", "statx", "fstat64", "flistxattr", "fgetxattr", "fstatfs64"),
+    *("syscall", "pthread_cond_wait"),
+)
 
 
 def compile_harness(output: Path, sanitize: str) -> Path:

@@ -58,7 +58,7 @@ static int build(const char *path) {
     return 2;
   /* Twice, to show that the buffer can be used again. */
   for (int i = 0; i < 2; i++)
-    if (fb_blob_build(&blob, fd, &st, &stx, &lost, &lost_errno) < 0)
+    if (fb_blob_build(&blob, fd, &st, &stx, NULL, &lost, &lost_errno) < 0)
       return 3;
   printf("lost %u %d\n", lost, lost_errno);
   const uint8_t *chunk;

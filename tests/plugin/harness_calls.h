@@ -2,7 +2,7 @@
  *
  * The system calls by which the plugin looks at files, and its threads that open them,
  * for harness_backup.c alone.  Link with -Wl,--wrap= for statx, fstat64, flistxattr,
- * syscall and pthread_cond_wait.
+ * fgetxattr, fstatfs64, syscall and pthread_cond_wait.
  *
  *   delay=US                every opening takes so long, as on a filesystem far away
  *   hold=N                  every opening waits until N of them go on at a time
@@ -18,6 +18,7 @@
 
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/vfs.h>
 #include <time.h>
 
 #include "reader.h"
@@ -25,7 +26,8 @@
 #define SETTLE_FILES 300 /* more than half of what is open ahead: the threads are awake again */
 #define AWAIT_MS_MAX 60000
 
-static atomic_ulong openat2_calls, statx_calls, fstat_calls, flistxattr_calls;
+static atomic_ulong openat2_calls, statx_calls, fstat_calls, flistxattr_calls, fgetxattr_calls,
+    fstatfs_calls;
 static atomic_uint opening_now, opening_most, asleep;
 static atomic_bool is_let_go;
 
@@ -35,6 +37,10 @@ int __real_fstat64(int fd, struct stat *to);
 int __wrap_fstat64(int fd, struct stat *to);
 ssize_t __real_flistxattr(int fd, char *names, size_t size);
 ssize_t __wrap_flistxattr(int fd, char *names, size_t size);
+ssize_t __real_fgetxattr(int fd, const char *name, void *value, size_t size);
+ssize_t __wrap_fgetxattr(int fd, const char *name, void *value, size_t size);
+int __real_fstatfs64(int fd, struct statfs *to);
+int __wrap_fstatfs64(int fd, struct statfs *to);
 long __real_syscall(long number, long a, long b, long c, long d);
 long __wrap_syscall(long number, long a, long b, long c, long d);
 int __real_pthread_cond_wait(pthread_cond_t *condition, pthread_mutex_t *lock);
@@ -73,6 +79,16 @@ ssize_t __wrap_flistxattr(int fd, char *names, size_t size) {
     return -1;
   }
   return __real_flistxattr(fd, names, size);
+}
+
+ssize_t __wrap_fgetxattr(int fd, const char *name, void *value, size_t size) {
+  atomic_fetch_add(&fgetxattr_calls, 1);
+  return __real_fgetxattr(fd, name, value, size);
+}
+
+int __wrap_fstatfs64(int fd, struct statfs *to) {
+  atomic_fetch_add(&fstatfs_calls, 1);
+  return __real_fstatfs64(fd, to);
 }
 
 static long open_slowly(long number, long a, long b, long c, long d) {
@@ -138,6 +154,7 @@ static void write_calls(void) {
   FILE *file = write_to("calls", "w");
   fprintf(file, "openat2 %lu\nstatx %lu\nfstat %lu\nflistxattr %lu\n", openat2_calls, statx_calls,
           fstat_calls, flistxattr_calls);
+  fprintf(file, "fgetxattr %lu\nfstatfs %lu\n", fgetxattr_calls, fstatfs_calls);
   fclose(file);
   if (settings.settle != NULL)
     note_most();

@@ -5,8 +5,9 @@
  * hexadecimal, "-" for NULL.
  *
  *   new WHERE WORK_DIR        setid UID GID           cancel
- *   file TYPE MODE UID GID ATIME MTIME RDEV SIZE REPLACE OFNAME OLNAME
+ *   file TYPE MODE UID GID ATIME MTIME RDEV SIZE REPLACE OFNAME OLNAME [INO COMMAND]
  *                                                                  start and create
+ *   statfs MAGIC              what fstatfs() answers for every filesystem from now on
  *   swap PATH                 another process moves PATH over the next symlink or node made
  *   data OFFSET BYTES         [SEEK,] WRITE           blob BYTES   kept for end
  *   end                       set_attributes ... end_file
@@ -24,6 +25,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include "restore.h"
@@ -60,6 +62,16 @@ int mknodat(int dir_fd, const char *name, mode_t mode, dev_t device) {
   int rc = (int)syscall(SYS_mknodat, dir_fd, name, mode, (unsigned)device);
   if (rc == 0)
     swap_in(dir_fd, name);
+  return rc;
+}
+
+/* Of what kind the restore place is said to be; 0: as it is. */
+static unsigned long filesystem_magic;
+
+int fstatfs(int fd, struct statfs *to) {
+  int rc = (int)syscall(SYS_fstatfs, fd, to);
+  if (rc == 0 && filesystem_magic != 0)
+    to->f_type = (__typeof__(to->f_type))filesystem_magic;
   return rc;
 }
 
@@ -145,7 +157,11 @@ static void start(struct core *core, char **argv) {
   rp->ofname = core->ofname;
   rp->olname = core->olname;
   rp->create_status = CF_ERROR;
-  fb_restore_start_file(core->restore, "forebay:dataset=d:shard=1/1");
+  char *command = NULL;
+  rp->statp.st_ino = argv[12] != NULL ? strtoull(argv[12], NULL, 10) : 0;
+  unhex(argv[12] != NULL ? argv[13] : NULL, &command);
+  fb_restore_start_file(core->restore, command != NULL ? command : "forebay:dataset=d:shard=1/1");
+  free(command);
   bRC rc = fb_restore_create_file(core->restore, rp);
   printf("create %d %d\n", rc, rp->create_status);
   core->offset = 0;
@@ -239,6 +255,8 @@ static void run_line(struct core *core, char *line) {
       exit(3);
   } else if (strcmp(argv[0], "cancel") == 0)
     is_canceled_now = true;
+  else if (strcmp(argv[0], "statfs") == 0)
+    filesystem_magic = strtoul(argv[1], NULL, 0);
   else if (strcmp(argv[0], "swap") == 0)
     unhex(argv[1], &swap_from);
   else if (strcmp(argv[0], "file") == 0)

@@ -28,6 +28,9 @@ RESTORE_SOURCES = (
     "restore_make.c",
     "restore_place.c",
     "restore_report.c",
+    "layout.c",
+    "layout_ceph.c",
+    "layout_lustre.c",
     "beneath.c",
     "blob.c",
     "host.c",
@@ -160,6 +163,7 @@ class Script:
         data: Sequence[tuple[int, bytes]] = (),
         size: int | None = None,
         blob: Sequence[bytes] | None = None,
+        command: bytes | None = None,
         end: str = "end",
     ) -> None:
         """Restore one file; path and the link of hard links are below the place.
@@ -177,16 +181,24 @@ class Script:
         name = self.where + b"/" + path + (b"/" if type_ == FT_DIREND and path else b"")
         if type_ == FT_LNKSAVED and link is not None:
             link = self.where + b"/" + link
-        self.raw(type_, st, name, link)
+        self.raw(type_, st, name, link, command)
         self.lines += [f"data {offset} {content.hex()}" for offset, content in data]
         self.lines += [f"blob {c.hex()}" for c in (stream_of(st) if blob is None else blob)]
         self.lines.append(end)
 
-    def raw(self, type_: int, st: os.stat_result, name: bytes, link: bytes | None) -> None:
+    def raw(
+        self,
+        type_: int,
+        st: os.stat_result,
+        name: bytes,
+        link: bytes | None,
+        command: bytes | None = None,
+    ) -> None:
         self.lines.append(
             f"file {type_} {st.st_mode:o} {st.st_uid} {st.st_gid} {st.st_atime_ns // 10**9}"
             f" {st.st_mtime_ns // 10**9} {st.st_rdev} {st.st_size} {self.replace}"
             f" {name.hex() or '-'} {link.hex() if link else '-'}"
+            f" {st.st_ino} {command.hex() if command else '-'}"
         )
 
     def run(self, harness: Path, *, end_job: bool = True) -> Outcome:

@@ -25,6 +25,11 @@ from tests.system.test_incremental import check_restore, levels
 pytestmark = pytest.mark.bacula
 
 FILES = 40
+STRIPED = b"stripe_unit=1048576 stripe_count=2 object_size=4194304 pool=cephfs_other"
+LAYOUTS = {
+    "striped": {"ceph.file.layout": STRIPED},
+    "d2": {"ceph.dir.layout": STRIPED, "ceph.quota.max_files": b"1000", "ceph.dir.pin": b"1"},
+}
 
 
 @pytest.fixture(scope="module")
@@ -67,6 +72,11 @@ def traps(clients):
     (tree / "deep/er/still/file").write_bytes(b"as it was")
     (tree / "links").mkdir()
     os.link(tree / "d0" / "f0", tree / "links" / "remote")  # its primary name is in d0
+    (tree / "striped").touch()
+    for name, attributes in LAYOUTS.items():
+        for attribute, value in attributes.items():
+            os.setxattr(tree / name, attribute, value)
+    (tree / "striped").write_bytes(os.urandom(5 << 20))
     for name in ("moved", "later"):
         (place / "outside" / name / "below").mkdir(parents=True)
         (place / "outside" / name / "below" / "old").write_bytes(b"older than the position")
@@ -80,6 +90,20 @@ def check(installation, run, tree, tmp_path):
     differences = compare_trees(tree, Path(result["tree"]))
     assert not differences, format_differences(differences)
     shutil.rmtree(to)
+
+
+def check_layouts(installation, run, tree, place):
+    """Restore a run onto the CephFS: striping, pool, quota and pin are as they were."""
+    result = installation.ok("restore", run, "--to", place, "--json", "-q").json
+    restored = Path(result["tree"])
+    assert not compare_trees(tree, restored)
+    for name, attributes in LAYOUTS.items():
+        found = {attribute: os.getxattr(restored / name, attribute) for attribute in attributes}
+        assert found == attributes
+    # What was created below the directory's layout before it was set keeps the target's default.
+    assert os.getxattr(restored / "d2/f2", "ceph.file.layout") == os.getxattr(
+        tree / "d2/f2", "ceph.file.layout"
+    )
 
 
 def looked_at(installation, result):
@@ -113,6 +137,7 @@ def test_a_full_three_incrementals_and_restores(installation, clients, traps, tm
     first = installation.backup(tree, "--name", "ceph", "--shards", "3")
     assert levels(installation, first) == ["F"] * 3
     check(installation, first["run"], tree, tmp_path)
+    check_layouts(installation, first["run"], tree, clients[0] / "restored")
 
     # By one client: a subtree is moved in, a file gets a new name.
     (one / "outside" / "moved").rename(tree / "d1" / "moved")
