@@ -12,7 +12,8 @@ import secrets
 import shutil
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from bacula_bridge.bases import BaseFinder, Bases
@@ -82,7 +83,9 @@ class Coordinator:
         self._ledger = Ledger(state.ledger)
         self._jobs = ShardJobs(self._ledger)
         self._finder = BaseFinder(self._ledger, catalog)
-        self._scoping = Scoping(self._ledger, state, self._finder, change_source)
+        self._scoping = Scoping(
+            self._ledger, state, self._finder, change_source, self._others_may_go_on
+        )
         self._news = threading.Condition()
         self._closed = False
         self._refusals: dict[int, str] = {}  # open runs whose scan cannot go on
@@ -120,6 +123,15 @@ class Coordinator:
             self._closed = True
             self._news.notify_all()
             self._ledger.close()
+
+    @contextmanager
+    def _others_may_go_on(self) -> Iterator[None]:
+        """Let go of the lock, which is held once, while a change source takes its time."""
+        self._news.release()
+        try:
+            yield
+        finally:
+            self._news.acquire()
 
     # Datasets and runs
 

@@ -54,7 +54,8 @@ class Planner:
         self._catalog = catalog
         self._changed = threading.Condition()
         self._busy: set[int] = set()  # runs for which a plan is being made
-        self._plans: dict[tuple[int, int, Chain], JobPlan] = {}
+        # By run, shard, base, and whether everything was looked at: a run may be widened.
+        self._plans: dict[tuple[int, int, Chain, bool], JobPlan] = {}
 
     def views(self, base: Base, shard: int, root: bytes) -> Views:
         """Open the views of all shards, from the catalog's names where receipts are no more."""
@@ -85,7 +86,7 @@ class Planner:
         tick: Callable[[], None],
     ) -> JobPlan:
         """Return what a job sends; tick is called now and then and may raise."""
-        key = (run, shard, views.base.links)
+        key = (run, shard, views.base.links, scope is None)
         with self._changed:
             while key not in self._plans and run in self._busy:
                 self._changed.wait(WAIT_S)
@@ -121,7 +122,7 @@ class Planner:
             for key in [key for key in self._plans if key[0] != run]:
                 del self._plans[key]
             for number, view in bases.items():
-                self._plans[run, number, view.links] = made
+                self._plans[run, number, view.links, scope is None] = made
         return made
 
     def _folder(self, run: int) -> Path:

@@ -12,7 +12,8 @@ removed name moves the ctime of the others, and no event names those).
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 
 import numpy as np
@@ -22,20 +23,23 @@ from bacula_bridge.bases import BaseFinder, Bases
 from bacula_bridge.catalog import JobRow
 from bacula_bridge.chain import FULL
 from bacula_bridge.protocol import Hello
-from shards.changed_directories import compare
+from shards.changed_directories import compare, known_directories, partly_named
 from shards.changes import ChangeSet, ChangeSource, Gap, Position, without_covered
 from shards.errors import ForebayError
 from shards.keys import key_path, name_key
 from shards.ledger import Beginning, Dataset, Ledger, Run
 from shards.receipts import ReceiptsDamaged
-from shards.schema import RowClass
+from shards.schema import RowClass, RowFlag
 from shards.segment import SegmentStore
 from shards.sorted_file import SortedFileDamaged
+from shards.spans import covers, outermost
 from shards.state import StateDirectory
 from shards.view import NamesUnknown, View, ViewStore
 from shards.view_schema import NameState
 
 FULL_LEVEL, DIFFERENTIAL_LEVEL = "full", "differential"
+RCTIME = "rctime"  # lists directories and sees their content, not what was done
+_NOT_ENTERED = int(RowFlag.MOUNT_POINT | RowFlag.EXCLUDED)
 KEYS_AT_ONCE = 16_384
 ROUNDS_MAX = 16  # of names of linked inodes that bring further ones
 
@@ -49,11 +53,14 @@ class Scoping:
         state: StateDirectory,
         finder: BaseFinder,
         change_source: Callable[[Dataset], ChangeSource | None],
+        others_may_go_on: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext,
     ) -> None:
+        """others_may_go_on lets go of the caller's lock while a change source takes its time."""
         self._ledger = ledger
         self._state = state
         self._finder = finder
         self._change_source = change_source
+        self._others_may_go_on = others_may_go_on
         self._rounds: dict[int, int] = {}
 
     def begin(self, dataset: Dataset, level: str, margin_ns: int) -> Beginning:
@@ -63,7 +70,8 @@ class Scoping:
             note = None if level == FULL_LEVEL else "no change reader is set up (`forebay watch`)"
             return Beginning(note=note, margin_ns=margin_ns)
         try:
-            position = source.position()
+            with self._others_may_go_on():
+                position = source.position()
         except Gap as gap:
             return Beginning(note=None if level == FULL_LEVEL else str(gap), margin_ns=margin_ns)
         if level == FULL_LEVEL:
@@ -77,17 +85,26 @@ class Scoping:
     def _changes(
         self, dataset: Dataset, level: str, source: ChangeSource, position: Position
     ) -> Beginning:
-        chains = self._finder.chains(dataset.name, dataset.shards)
-        bases = [chain[:1] if level == DIFFERENTIAL_LEVEL else chain for chain in chains]
+        bases, chains = self._bases(dataset, level)
         since = self._oldest(dataset, bases, position)
-        changes = source.changes(since)
+        with self._others_may_go_on():
+            changes = source.changes(since)
         if changes.directories:
             changes = self._with_listed(dataset, changes, bases, chains)
         names = set(changes.names)
         for view in self._views(dataset, [*bases, *chains]):
             names.update(key_path(key) for key in view.due_keys())
             names.update(_links(view, changes))
+            if changes.has_links_elsewhere:
+                names.update(key_path(key) for key in partly_named(view))
         return Beginning(position, since, tuple(sorted(names)), tuple(changes.subtrees))
+
+    def _bases(
+        self, dataset: Dataset, level: str
+    ) -> tuple[list[Sequence[JobRow]], list[Sequence[JobRow]]]:
+        """Return for each shard what a job of this level builds on, and its whole chain."""
+        chains = self._finder.chains(dataset.name, dataset.shards)
+        return [chain[:1] if level == DIFFERENTIAL_LEVEL else chain for chain in chains], [*chains]
 
     def _with_listed(
         self,
@@ -102,12 +119,13 @@ class Scoping:
         names, subtrees = compare(
             changes.directories,
             [self._views(dataset, each) for each in sets],
-            distrust_changed=any(len(runs) > 1 for runs in ends),
+            # A Differential undoes what Incrementals said of a directory that came and went.
+            distrust_changed=len(sets) > 1 or any(len(runs) > 1 for runs in ends),
         )
         names.update(changes.names)
         subtrees.update(changes.subtrees)
         kept, trees = without_covered(names, subtrees)
-        return ChangeSet(kept, trees, changes.inodes)
+        return replace(changes, names=kept, subtrees=trees)
 
     def _views(self, dataset: Dataset, chains: Iterable[Sequence[JobRow]]) -> list[View]:
         store = ViewStore(self._state)
@@ -195,25 +213,58 @@ class Scoping:
         if self._rounds[number] > ROUNDS_MAX:
             self._ledger.widen(number, "the names of its hard links lead on and on")
             return
-        inodes = self._linked_inodes(run)
-        names: set[bytes] = set()
-        if len(inodes):
-            for view in self._views(dataset, self._finder.chains(run.dataset, run.shards)):
-                names.update(key_path(key) for key in view.names_of_inodes(inodes))
+        try:
+            if run.since.source == RCTIME and self._has_strange_directory(run, dataset):
+                self._ledger.widen(number, "a directory was replaced while the run looked at it")
+                return
+            names = self._linked_names(run, dataset)
+        except (Gap, NamesUnknown, ReceiptsDamaged, SortedFileDamaged) as error:
+            self._ledger.widen(number, str(error))
+            return
         self._ledger.look_also(number, names)
 
-    def _linked_inodes(self, run: Run) -> list[int]:
-        store = SegmentStore(self._state.segments(run.number))
+    def _linked_names(self, run: Run, dataset: Dataset) -> set[bytes]:
         inodes: set[int] = set()
+        for rows in self._found(run, RowClass.LINKED):
+            inodes.update(np.unique(rows.column("ino").to_numpy()).tolist())
+        names: set[bytes] = set()
+        if inodes:
+            for view in self._views(dataset, self._finder.chains(run.dataset, run.shards)):
+                names.update(key_path(key) for key in view.names_of_inodes(sorted(inodes)))
+        return names
+
+    def _has_strange_directory(self, run: Run, dataset: Dataset) -> bool:
+        """Tell whether a directory was looked at by its name alone that the views do not have.
+
+        Of directories that were listed only unknown ones are looked at with all below them. One
+        that took the place of a known one after the listing would from now on pass for known.
+        """
+        spans = outermost(self._ledger.scope(run.number, "subtrees"))
+        sets = [self._views(dataset, each) for each in self._bases(dataset, run.level)]
+        for rows in self._found(run, RowClass.DIRECTORY):
+            is_ours = (rows.column("flags").to_numpy() & _NOT_ENTERED) == 0
+            paths = rows.column("path").filter(pa.array(is_ours)).to_pylist()
+            inodes = rows.column("ino").filter(pa.array(is_ours)).to_pylist()
+            found = {
+                (key, inode)
+                for path, inode in zip(paths, inodes, strict=True)
+                if not covers(spans, key := name_key(path, is_directory=True))
+            }
+            for views in sets:
+                if found and found - known_directories([key for key, _ in found], views):
+                    return True
+        return False
+
+    def _found(self, run: Run, row_class: RowClass) -> Iterator[pa.RecordBatch]:
+        """Yield the rows of a class that the run has found by now."""
+        store = SegmentStore(self._state.segments(run.number))
         after = 0
         while page := self._ledger.segments(run.number, after):
             after = page[-1].number
             for info in page:
                 for shard in range(run.shards):
-                    if info.count(shard, RowClass.LINKED):
-                        rows = store.rows(info, shard, RowClass.LINKED)
-                        inodes.update(np.unique(rows.column("ino").to_numpy()).tolist())
-        return sorted(inodes)
+                    if info.count(shard, row_class):
+                        yield store.rows(info, shard, row_class)
 
 
 def _is_same_reader(one: Position, other: Position) -> bool:

@@ -47,6 +47,7 @@ LEVEL_DEFAULT = "incremental"  # the Director makes it a Full where there is non
 POLL_S = 0.25
 DIRECTOR_CHECK_S = 5.0
 CANCEL_WAIT_S = 60.0
+OPEN_WAIT_S = 6 * 3600.0  # a change source may have days of records to read
 
 
 class LevelUnknown(UsageError):
@@ -211,7 +212,7 @@ class _Backup:
                 f"an incremental of a CephFS waits {SETTLE_S:.0f} s for change times to settle"
             )
         reference = coordinator.open_run.remote(request.dataset, request.level, request.margin_ns)
-        return answer(reference, "the coordinator")
+        return answer(reference, "the coordinator", OPEN_WAIT_S)
 
     def _cancel(self, jobs: list[int]) -> None:
         """End the jobs and wait until the catalog has seen it, for a bounded time."""

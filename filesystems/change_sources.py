@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 
 from filesystems.cephfs.attributes import MOUNT_TYPES
-from filesystems.cephfs.rctime import RctimeSource
+from filesystems.cephfs.rctime import RctimeSource, margin_s
 from filesystems.detect import mount_type_of
 from filesystems.fanotify.source import FanotifySource
 from filesystems.lustre.errors import SettingsWrong
@@ -26,7 +26,7 @@ def change_source(log: Path, dataset: str, root: bytes) -> ChangeSource | None:
     SettingsWrong if those cannot be understood.
     """
     if mount_type_of(root) in MOUNT_TYPES:
-        return RctimeSource(root)
+        return RctimeSource(root, margin_s=margin_s())
     if not log.is_dir():
         return None
     if (changelogs := LustreChangelogs.load(log)) is not None:

@@ -81,6 +81,7 @@ class WalkedLease:
     rows: int = 0
     named_rows: int = 0  # of single names; a walk counts its own
     mount_points: int = 0
+    named_errors: int = 0  # names that could not be looked at
 
     def add(self, found: WalkBatch, writers: _Writers) -> None:
         flags = found.batch.column("flags").to_numpy()
@@ -99,7 +100,7 @@ class WalkedLease:
             inodes=self.stats.entries + self.named_rows,
             directories=self.stats.directories,
             size_bytes=self.stats.bytes,
-            errors=self.stats.errors,
+            errors=self.stats.errors + self.named_errors,
             mount_points=self.mount_points,
             whole=self.lease.whole,
         )
@@ -137,8 +138,12 @@ class LeaseWalker:
         walked = WalkedLease(lease, folder)
         for batch in look_at_names(self._filesystem.root, lease.names, options):
             walked.add(batch, self._writers)
+            walked.named_errors += _errors(batch)
         walked.named_rows = walked.rows
-        directories = lease.directories if lease.whole else self._still_there(lease.directories)
+        directories = lease.directories
+        if not lease.whole:
+            directories, failed = self._still_there(directories)
+            walked.named_errors += failed
         with self._filesystem.walk(directories, options, include_root=lease.include_root) as walk:
             for batch in walk:
                 walked.add(batch, self._writers)
@@ -150,18 +155,23 @@ class LeaseWalker:
 
     def _still_there(
         self, directories: tuple[PendingDirectory, ...]
-    ) -> tuple[PendingDirectory, ...]:
-        """Leave out what a change source named and what is no directory any more."""
+    ) -> tuple[tuple[PendingDirectory, ...], int]:
+        """Leave out what a change source named and what is no directory any more.
+
+        Also returns how many could not be looked at: a run that missed something is no base.
+        """
         options = WalkOptions(shards=1, seed=0, excluded=self._excluded)
         paths = [directory.path for directory in directories]
+        batches = list(look_at_names(self._filesystem.root, paths, options))
         there = {
             row["path"]
-            for batch in look_at_names(self._filesystem.root, paths, options)
+            for batch in batches
             for row in batch.batch.select(["path", "mode", "flags"]).to_pylist()
             if stat.S_ISDIR(row["mode"])
             and not row["flags"] & (RowFlag.MOUNT_POINT | RowFlag.EXCLUDED)
         }
-        return tuple(directory for directory in directories if directory.path in there)
+        kept = tuple(directory for directory in directories if directory.path in there)
+        return kept, sum(map(_errors, batches))
 
     def _adapt(self, rows: int, seconds: float) -> None:
         if rows < self._budget_rows and seconds < LEASE_TARGET_S:
@@ -169,3 +179,7 @@ class LeaseWalker:
         wanted = int(rows / max(seconds, 1e-3) * LEASE_TARGET_S)
         wanted = min(wanted, BUDGET_GROWTH_MAX * self._budget_rows)
         self._budget_rows = max(BUDGET_ROWS_MIN, min(wanted, BUDGET_ROWS_MAX))
+
+
+def _errors(found: WalkBatch) -> int:
+    return int(np.count_nonzero(found.batch.column("error").to_numpy()))

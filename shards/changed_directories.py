@@ -9,7 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
-import pyarrow as pa
+import numpy as np
+import numpy.typing as npt
+import pyarrow.compute as pc
 
 from shards.changes import ChangedDirectory, Gap
 from shards.keys import name_key, subtree_bounds
@@ -37,15 +39,13 @@ def compare(
     subtrees: set[bytes] = set()
     for views in view_sets:
         for subdirectories in _chunks(_subdirectories(directories)):
-            known = _known([key for key, _, _ in subdirectories], views)
+            known = known_directories([key for key, _, _ in subdirectories], views)
             subtrees.update(
                 path for key, path, inode in subdirectories if (key, inode) not in known
             )
         for directory in directories:
             for view in views:
                 _gone(directory, view, names, subtrees)
-                if len(names) + len(subtrees) > NAMES_MAX:
-                    raise Gap(f"more than {NAMES_MAX:,} names are gone: a scan costs less")
     if distrust_changed:
         for directory in directories:
             subtrees.update(
@@ -83,16 +83,24 @@ def _chunks(
         yield chunk
 
 
-def _known(keys: Sequence[bytes], views: Sequence[View]) -> set[tuple[bytes, int]]:
-    """Return which directories, by key and inode number, some view of a set has."""
-    known: set[tuple[bytes, int]] = set()
+def known_directories(keys: Sequence[bytes], views: Sequence[View]) -> set[tuple[bytes, int]]:
+    """Return which directories, by key and inode number, the views of all shards have.
+
+    The newest word on a name counts. A name that another shard's inode took over is never deleted
+    in the first shard's view (DESIGN, contract 8): what that has is not there any more.
+    """
+    newest: dict[bytes, tuple[int, int | None]] = {}  # key: when, and the inode number if it lives
     for view in views:
-        rows = view.lookup(sorted(keys))
-        live = rows.filter(pa.array(rows.column("state").to_numpy() == NameState.LIVE))
-        known.update(
-            zip(live.column("key").to_pylist(), live.column("ino").to_pylist(), strict=True)
-        )
-    return known
+        rows = view.lookup(sorted(keys)).select(["key", "ino", "state", "tdate"])
+        for key, inode, state, when in zip(*(c.to_pylist() for c in rows.columns), strict=True):
+            if state == NameState.ABSENT:
+                continue
+            living = inode if state == NameState.LIVE else None
+            if key not in newest or when > newest[key][0]:
+                newest[key] = when, living
+            elif when == newest[key][0] and living != newest[key][1]:
+                newest[key] = when, None  # nobody can tell
+    return {(key, inode) for key, (_, inode) in newest.items() if inode is not None}
 
 
 def _gone(directory: ChangedDirectory, view: View, names: set[bytes], subtrees: set[bytes]) -> None:
@@ -114,6 +122,8 @@ def _gone(directory: ChangedDirectory, view: View, names: set[bytes], subtrees: 
                     skipped = prefix + first + b"\0"
                 elif first:
                     names.add(path)
+            if len(names) + len(subtrees) > NAMES_MAX:
+                raise Gap(f"more than {NAMES_MAX:,} names are gone: a scan costs less")
 
 
 def _between(directory: ChangedDirectory) -> Iterator[Span]:
@@ -128,3 +138,27 @@ def _between(directory: ChangedDirectory) -> Iterator[Span]:
             yield low, start
         low = after
     yield low, end
+
+
+def partly_named(view: View) -> list[bytes]:
+    """Return the keys of all names of inodes that have more names than the view has.
+
+    The others are outside the root, where a change may only show.
+    """
+    inodes: list[npt.NDArray[np.uint64]] = []
+    counts: list[npt.NDArray[np.uint32]] = []
+    for rows in view.batches():
+        is_one = (rows.column("nlink").to_numpy() > 1) & (
+            rows.column("state").to_numpy() == NameState.LIVE
+        )
+        is_one &= ~pc.ends_with(rows.column("key"), pattern=b"\0").to_numpy(zero_copy_only=False)
+        if is_one.any():
+            inodes.append(rows.column("ino").to_numpy()[is_one])
+            counts.append(rows.column("nlink").to_numpy()[is_one])
+    if not inodes:
+        return []
+    found, first, had = np.unique(np.concatenate(inodes), return_index=True, return_counts=True)
+    lacking = found[np.concatenate(counts)[first] > had]
+    if len(lacking) > NAMES_MAX:
+        raise Gap(f"more than {NAMES_MAX:,} files have names elsewhere: a scan costs less")
+    return view.names_of_inodes(lacking.tolist())

@@ -65,6 +65,8 @@ class ChangeSet:
     # For sources that see what is there now and not what was done: to be compared with the views
     # (changed_directories). Their present names are among the names.
     directories: list[ChangedDirectory] = field(default_factory=list)
+    # Of a file that has a name outside the root as well a change may not be in here.
+    has_links_elsewhere: bool = False
 
 
 class ChangeSource(Protocol):

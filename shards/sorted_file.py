@@ -136,10 +136,14 @@ class SortedFile:
                 is_last = number + 1 == len(self._due)
                 yield self.first_keys[number], None if is_last else self.first_keys[number + 1]
 
-    def block_weights(self) -> Iterator[tuple[bytes, int]]:
-        """Yield each block's first key, and the rows that it counts as where memory is bounded."""
-        for key, rows, length in zip(self.first_keys, self._rows, self._lengths, strict=True):
-            yield key, max(rows, length // _ROW_BYTES)
+    def block_weights(self, low: bytes = b"") -> Iterator[tuple[bytes, int]]:
+        """Yield each block's first key, and the rows that it counts as where memory is bounded.
+
+        Blocks that end before low are left out.
+        """
+        for number in range(bisect.bisect_left(self._last_keys, low), len(self._rows)):
+            weight = max(self._rows[number], self._lengths[number] // _ROW_BYTES)
+            yield self.first_keys[number], weight
 
     def _read_footer(self) -> tuple[pa.Schema, pa.RecordBatch]:
         end = len(self._data) - _TRAILER.size
@@ -261,11 +265,11 @@ def merge_sorted(
 
 
 def key_ranges(
-    files: Sequence[SortedFile], rows_target: int = RANGE_ROWS
+    files: Sequence[SortedFile], rows_target: int = RANGE_ROWS, low: bytes = b""
 ) -> Iterator[tuple[bytes, bytes | None]]:
-    """Cut everything into consecutive ranges of about rows_target rows of all files together."""
-    low, weight = b"", 0
-    for key, rows in heapq.merge(*(file.block_weights() for file in files)):
+    """Cut all from low on into consecutive ranges of about rows_target rows of all files."""
+    weight = 0
+    for key, rows in heapq.merge(*(file.block_weights(low) for file in files)):
         if weight >= rows_target and key > low:
             yield low, key
             low, weight = key, 0

@@ -121,7 +121,7 @@ class View:
 
     def batches(self, low: bytes = b"", high: bytes | None = None) -> Iterator[pa.RecordBatch]:
         """Yield the rows from low to high, ascending, in batches of a bounded size."""
-        for start, end in key_ranges(self.files):
+        for start, end in key_ranges(self.files, low=low):
             if high is not None and high <= start:
                 return
             if end is None or low < end:

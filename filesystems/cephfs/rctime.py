@@ -27,18 +27,36 @@ from typing import ClassVar
 
 from filesystems.cephfs.attributes import cluster_id, recursive_change_second
 from shards.changes import ChangedDirectory, ChangeSet, Gap, Position, Subdirectory
-from shards.errors import ForebayError
+from shards.errors import ForebayError, UsageError
 
 # Between a change and its rctime at the root up to 20 s were measured, and a client keeps what
 # was written for 5 s before it tells of it.
 SETTLE_S = 30.0
 # How far the clocks of clients and metadata servers may be behind this one's, and how much longer
-# than that a client may keep what was written (Linux: dirty pages 30 s, attributes 60 s).
-MARGIN_S = 120.0
+# than that a client may keep what was written (Linux: dirty pages 30 s, attributes 60 s), or a
+# request that is replayed when a metadata server fails over (session_autoclose: 300 s).
+MARGIN_S = 480.0
+MARGIN_VARIABLE = "FOREBAY_CEPHFS_MARGIN_S"
 THREADS = 16
 NAMES_MAX = 1_000_000  # a scan costs less than looking at more
 _DIRECTORIES_AT_ONCE = 1_024
-_GONE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ESTALE})
+_GONE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
+
+
+class MarginUnusable(UsageError):
+    """The environment has a margin that is no time."""
+
+    template = "{0} is {1!r}; give seconds from 0 to 86400"
+
+
+def margin_s() -> float:
+    """Return the margin: the environment's, or the usual one."""
+    text = os.environ.get(MARGIN_VARIABLE)
+    if text is None:
+        return MARGIN_S
+    if not text.isascii() or not text.isdigit() or int(text) > 86_400:
+        raise MarginUnusable(MARGIN_VARIABLE, text)
+    return float(text)
 
 
 class RctimeSource:
@@ -93,6 +111,8 @@ class RctimeSource:
         try:
             with ThreadPoolExecutor(THREADS, thread_name_prefix="rctime") as pool:
                 return _Descent(self._root, oldest, pool).run()
+        except Gap:
+            raise
         except (OSError, ForebayError) as error:
             raise Gap(f"recursive change times cannot be read: {error}") from error
 
@@ -105,45 +125,47 @@ class _Descent:
         self._oldest = oldest  # second; what changed before it is known
         self._pool = pool
         self._device = os.stat(root).st_dev
+        self._names = 0
 
     def run(self) -> ChangeSet:
-        found = ChangeSet()
+        found = ChangeSet(has_links_elsewhere=True)
         level = [b""]
         while level:
             below: list[bytes] = []
             paths = iter(level)
             while some := list(islice(paths, _DIRECTORIES_AT_ONCE)):
-                for listed in self._pool.map(self._list, some):
+                for path, listed in zip(some, self._pool.map(self._list, some), strict=True):
+                    if listed is _OLD:
+                        continue
                     if listed is None:
+                        # Gone, or away for a moment, perhaps after something below it changed.
+                        found.subtrees.append(path)
                         continue
                     directory, names = listed
                     found.directories.append(directory)
                     found.names.append(directory.path)
                     found.names.extend(names)
                     below.extend(os.path.join(directory.path, n) for n in directory.subdirectories)
-                    if len(found.names) + len(below) > NAMES_MAX:
-                        raise Gap(f"more than {NAMES_MAX:,} names to look at: a scan costs less")
             level = below
         return found
 
     def _list(self, path: bytes) -> tuple[ChangedDirectory, list[bytes]] | None:
-        """List a directory in which something may have changed; None for one without.
+        """List a directory in which something may have changed; _OLD for one without.
 
-        One that is gone meanwhile changed its parent after the position: the next run's matter.
+        None if it is gone. A subdirectory that goes while it is listed is a name like others.
         """
         full = os.path.join(self._root, path) if path else self._root
         try:
             if recursive_change_second(full) < self._oldest:
-                return None
+                return _OLD
             names: list[bytes] = []
             subdirectories: dict[bytes, Subdirectory] = {}
             with os.scandir(full) as entries:
                 for entry in entries:
+                    self._count_name()
                     names.append(os.path.join(path, entry.name))
-                    if not entry.is_dir(follow_symlinks=False):
-                        continue
-                    status = entry.stat(follow_symlinks=False)
-                    if status.st_dev == self._device:
+                    status = _directory_status(entry)
+                    if status is not None and status.st_dev == self._device:
                         is_changed = status.st_ctime_ns >= self._oldest * 10**9
                         subdirectories[entry.name] = Subdirectory(status.st_ino, is_changed)
         except OSError as error:
@@ -151,3 +173,24 @@ class _Descent:
                 return None
             raise
         return ChangedDirectory(path, subdirectories), names
+
+    def _count_name(self) -> None:
+        # Threads may lose a few of each other's: the bound is one of memory.
+        self._names += 1
+        if self._names > NAMES_MAX:
+            raise Gap(f"more than {NAMES_MAX:,} names to look at: a scan costs less")
+
+
+_OLD = (ChangedDirectory(b"", {}), [])
+
+
+def _directory_status(entry: os.DirEntry[bytes]) -> os.stat_result | None:
+    """Return a directory's attributes; None of what is none, or is gone."""
+    try:
+        if not entry.is_dir(follow_symlinks=False):
+            return None
+        return entry.stat(follow_symlinks=False)
+    except OSError as error:
+        if error.errno in _GONE:
+            return None
+        raise

@@ -10,14 +10,22 @@ from shards.keys import name_key
 from shards.view_schema import NameState
 
 _SCHEMA = pa.schema(
-    [("key", pa.binary()), ("ino", pa.uint64()), ("nlink", pa.uint32()), ("state", pa.uint8())]
+    {
+        "key": pa.binary(),
+        "ino": pa.uint64(),
+        "nlink": pa.uint32(),
+        "state": pa.uint8(),
+        "tdate": pa.int64(),
+    }
 )
 
 
 class SnapshotView:
     """Names with their inode numbers, all of them alive."""
 
-    def __init__(self, names: dict[bytes, tuple[int, bool]], nlink: int = 1) -> None:
+    def __init__(
+        self, names: dict[bytes, tuple[int, bool]], nlink: int = 1, tdate: int = 1
+    ) -> None:
         """names: path to inode number and whether it is a directory."""
         self._rows = {
             name_key(path, is_directory=is_directory): {
@@ -25,6 +33,7 @@ class SnapshotView:
                 "ino": inode,
                 "nlink": nlink,
                 "state": int(NameState.LIVE),
+                "tdate": tdate,
             }
             for path, (inode, is_directory) in names.items()
         }
@@ -40,3 +49,6 @@ class SnapshotView:
 
     def _batch(self, keys):
         return pa.RecordBatch.from_pylist([self._rows[key] for key in keys], schema=_SCHEMA)
+
+    def names_of_inodes(self, inodes):
+        return [key for key in self._keys if self._rows[key]["ino"] in set(inodes)]

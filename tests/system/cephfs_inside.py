@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from filesystems.cephfs.attributes import recursive_change_second
-from filesystems.cephfs.rctime import MARGIN_S
+from filesystems.cephfs.rctime import margin_s
 from filesystems.posix import PosixFilesystem
 from tests.conformance.filesystem_suite import FilesystemSuite
 from tests.support.compare import compare_trees, format_differences
@@ -24,7 +24,7 @@ from tests.system.test_incremental import check_restore, levels
 
 pytestmark = pytest.mark.bacula
 
-FILES = 40
+FILES = 80
 STRIPED = b"stripe_unit=1048576 stripe_count=2 object_size=4194304 pool=cephfs_other"
 LAYOUTS = {
     "striped": {"ceph.file.layout": STRIPED},
@@ -77,10 +77,26 @@ def traps(clients):
         for attribute, value in attributes.items():
             os.setxattr(tree / name, attribute, value)
     (tree / "striped").write_bytes(os.urandom(5 << 20))
+    for side in ("a", "b"):
+        for number in range(4):
+            folder = tree / "swapped" / side / f"sub{number}"
+            folder.mkdir(parents=True)
+            (folder / "f").write_text(f"{side} {number}")
+    (place / "outside").mkdir()
+    (place / "outside" / "primary").write_bytes(b"its first name is outside")
+    os.link(place / "outside" / "primary", tree / "links" / "from-outside")
     for name in ("moved", "later"):
         (place / "outside" / name / "below").mkdir(parents=True)
         (place / "outside" / name / "below" / "old").write_bytes(b"older than the position")
     return place
+
+
+def swap(tree):
+    """Let two directories of the same form take each other's name."""
+    one, two, aside = (tree / "swapped" / name for name in ("a", "b", "aside"))
+    one.rename(aside)
+    two.rename(one)
+    aside.rename(two)
 
 
 def check(installation, run, tree, tmp_path):
@@ -150,6 +166,7 @@ def test_a_full_three_incrementals_and_restores(installation, clients, traps, tm
     os.utime(other / "d3" / "f3", (2_208_988_800, 2_208_988_800))  # 2040
     os.utime(other / "d3" / "f7", (978_307_200, 978_307_200))  # 2001
     (other / "d1" / "f1").unlink()
+    swap(tree)
     second = installation.backup(tree, "--name", "ceph")
     os.close(unflushed)
     assert levels(installation, second) == ["I"] * 3
@@ -159,7 +176,7 @@ def test_a_full_three_incrementals_and_restores(installation, clients, traps, tm
 
     # From here on the margin leaves out what was not touched since the beginning.
     newest = max(recursive_change_second(bytes(path)) for path in (tree / "d2", one / "outside"))
-    while time.time() - newest < MARGIN_S + 2:
+    while time.time() - newest < margin_s() + 2:
         time.sleep(1)
     third = installation.backup(tree, "--name", "ceph")
     assert files_of(third) == 1  # the one from the future, which is not trusted
@@ -170,6 +187,10 @@ def test_a_full_three_incrementals_and_restores(installation, clients, traps, tm
     (other / "deep" / "er").rename(other / "d1" / "er")
     (other / "d1" / "er" / "still" / "file").write_bytes(b"changed where it is now")
     assert recursive_change_second(bytes(tree / "links/later/below")) <= newest
+    # What the jobs of other shards still have of the directories that were swapped is not news.
+    swap(tree)
+    with open(two / "outside" / "primary", "ab") as stream:
+        stream.write(b", and changed there")
     shutil.rmtree(tree / "d0")
     fourth = installation.backup(tree, "--name", "ceph")
     # d2 is left out, and d1 with what was moved there before is not.

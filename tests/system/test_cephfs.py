@@ -60,6 +60,7 @@ def start_tests(cluster, mounts, which, folder):
         *("pytest", "-q", "-p", "no:cacheprovider", "--basetemp", folder, "-k", which),
         "tests/system/cephfs_inside.py",
         FOREBAY_CEPH_MOUNTS=":".join(map(str, mounts)),
+        FOREBAY_CEPHFS_MARGIN_S="60",  # less than usual: the tests wait until it has passed
     )
 
 

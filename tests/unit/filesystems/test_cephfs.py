@@ -69,7 +69,7 @@ def since(ceph, seconds, session=None):
 
 def test_only_directories_with_a_new_time_are_listed(ceph):
     ceph.change(b".", b"a")
-    changes = source(ceph)[0].changes(since(ceph, 600))
+    changes = source(ceph)[0].changes(since(ceph, 1000))
     assert sorted(changes.names) == [b"", b"a", b"a", b"a/f", b"a/in", b"b", b"f"]
     listed = {directory.path: directory.subdirectories for directory in changes.directories}
     assert listed.keys() == {b"", b"a"}
@@ -78,26 +78,26 @@ def test_only_directories_with_a_new_time_are_listed(ceph):
 
 
 def test_nothing_new_is_nothing_to_look_at(ceph):
-    changes = source(ceph)[0].changes(since(ceph, 600))
+    changes = source(ceph)[0].changes(since(ceph, 1000))
     assert (changes.names, changes.directories) == ([], [])
 
 
 def test_a_change_within_the_margin_before_the_position_is_looked_at_again(ceph):
-    ceph.times[b"."] = b"%d.5" % int(NOW - 600 - MARGIN_S)
-    assert source(ceph)[0].changes(since(ceph, 600)).names
-    ceph.times[b"."] = b"%d.5" % int(NOW - 600 - MARGIN_S - 2)
-    assert not source(ceph)[0].changes(since(ceph, 600)).names
+    ceph.times[b"."] = b"%d.5" % int(NOW - 1000 - MARGIN_S)
+    assert source(ceph)[0].changes(since(ceph, 1000)).names
+    ceph.times[b"."] = b"%d.5" % int(NOW - 1000 - MARGIN_S - 2)
+    assert not source(ceph)[0].changes(since(ceph, 1000)).names
 
 
 def test_it_waits_until_change_times_have_settled(ceph):
     found, waited = source(ceph)
-    found.changes(since(ceph, 600))
+    found.changes(since(ceph, 1000))
     assert waited == [SETTLE_S]
 
 
 def test_old_releases_that_print_09_before_the_nanoseconds_are_understood(ceph):
     ceph.times[b"."] = b"%d.09123456789" % NEW
-    assert source(ceph)[0].changes(since(ceph, 600)).names
+    assert source(ceph)[0].changes(since(ceph, 1000)).names
 
 
 @pytest.mark.parametrize("text", [b"", b"soon", b"1.2.3", b"12345678901234.1", b"7", b"7.\0"])
@@ -105,7 +105,7 @@ def test_a_time_of_another_form_is_a_gap(ceph, text):
     ceph.times[b"a"] = text
     ceph.change(b".")
     with pytest.raises(Gap, match=r"ceph\.dir\.rctime of .*/a is"):
-        source(ceph)[0].changes(since(ceph, 600))
+        source(ceph)[0].changes(since(ceph, 1000))
 
 
 def test_positions_of_another_cluster_root_or_source_are_gaps(ceph):
@@ -124,22 +124,65 @@ def test_a_directory_that_cannot_be_read_is_a_gap(ceph):
     ceph.change(b".")
     ceph.errors[b"a"] = errno.EACCES
     with pytest.raises(Gap, match="Permission denied"):
-        source(ceph)[0].changes(since(ceph, 600))
+        source(ceph)[0].changes(since(ceph, 1000))
 
 
-def test_a_directory_that_vanishes_meanwhile_is_left_out(ceph):
+def test_a_directory_that_vanishes_meanwhile_is_looked_at_with_all_below(ceph):
     ceph.change(b".", b"b")
     ceph.errors[b"a"] = errno.ENOENT
-    changes = source(ceph)[0].changes(since(ceph, 600))
+    changes = source(ceph)[0].changes(since(ceph, 1000))
     assert b"b/f" in changes.names
-    assert b"a" not in {directory.path for directory in changes.directories}
+    assert changes.subtrees == [b"a"]
+
+
+def test_a_subdirectory_that_goes_while_it_is_listed_takes_nothing_else_along(ceph, monkeypatch):
+    ceph.change(b".", b"a", b"b")
+    real = rctime._directory_status
+
+    class Going:
+        """An entry of a listing whose directory has gone since."""
+
+        def __init__(self, entry):
+            self.name = entry.name
+
+        def is_dir(self, *, follow_symlinks):
+            return True
+
+        def stat(self, *, follow_symlinks):
+            raise OSError(errno.ENOENT, "No such file or directory")
+
+    monkeypatch.setattr(
+        rctime, "_directory_status", lambda e: real(Going(e) if e.name == b"in" else e)
+    )
+    changes = source(ceph)[0].changes(since(ceph, 1000))
+    listed = {directory.path: directory.subdirectories for directory in changes.directories}
+    assert listed.keys() == {b"", b"a", b"b"}
+    assert listed[b"a"] == {}
+    assert b"a/in" in changes.names
+
+
+def test_a_stale_handle_is_a_gap(ceph):
+    ceph.change(b".")
+    ceph.errors[b"a"] = errno.ESTALE
+    with pytest.raises(Gap):
+        source(ceph)[0].changes(since(ceph, 1000))
+
+
+def test_the_margin_may_be_set_by_the_environment(monkeypatch):
+    assert rctime.margin_s() == MARGIN_S
+    monkeypatch.setenv("FOREBAY_CEPHFS_MARGIN_S", "60")
+    assert rctime.margin_s() == 60
+    for text in ("", "-1", "soon", "86401", "1.5"):
+        monkeypatch.setenv("FOREBAY_CEPHFS_MARGIN_S", text)
+        with pytest.raises(rctime.MarginUnusable, match="give seconds"):
+            rctime.margin_s()
 
 
 def test_more_than_a_scan_is_a_gap(ceph, monkeypatch):
     monkeypatch.setattr(rctime, "NAMES_MAX", 2)
     ceph.change(b".")
     with pytest.raises(Gap, match="a scan costs less"):
-        source(ceph)[0].changes(since(ceph, 600))
+        source(ceph)[0].changes(since(ceph, 1000))
 
 
 def test_a_client_without_the_cluster_identity_is_named(ceph):

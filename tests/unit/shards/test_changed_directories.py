@@ -2,7 +2,7 @@
 
 import pytest
 
-from shards.changed_directories import compare
+from shards.changed_directories import compare, partly_named
 from shards.changes import ChangedDirectory, Gap, Subdirectory
 from tests.support.snapshot_view import SnapshotView
 
@@ -95,3 +95,22 @@ def test_more_than_a_scan_is_a_gap(monkeypatch):
     monkeypatch.setattr("shards.changed_directories.NAMES_MAX", 1)
     with pytest.raises(Gap, match="more than 1 names are gone"):
         listed(b"", a=(2, False))
+
+
+def test_the_newest_word_on_a_name_counts_and_not_that_of_a_shard_that_lost_it():
+    # The first shard's inode was at a/in, then the second one's directory took the name over.
+    lost = SnapshotView({b"a": (2, True), b"a/in": (4, True)}, tdate=1)
+    newer = SnapshotView({b"a/in": (77, True)}, tdate=2)
+    assert listed(b"a", views=[lost, newer], **{"in": (4, False)})[1] == {b"a/in"}
+    assert listed(b"a", views=[lost, newer], **{"in": (77, False)})[1] == set()
+
+
+def test_two_words_of_the_same_moment_are_none():
+    views = [SnapshotView({b"a/in": (ino, True)}, tdate=1) for ino in (4, 77)]
+    assert listed(b"a", views=views, **{"in": (4, False)})[1] == {b"a/in"}
+
+
+def test_files_with_names_elsewhere_are_looked_at_each_time():
+    names = {b"a/f": (3, False), b"b/f": (3, False), b"b/g": (4, False), b"b": (9, True)}
+    assert partly_named(SnapshotView(names, nlink=2)) == [b"b\0g"]
+    assert partly_named(SnapshotView(names, nlink=1)) == []
