@@ -171,7 +171,7 @@ def test_a_full_three_incrementals_and_restores(installation, clients, traps, tm
     os.close(unflushed)
     assert levels(installation, second) == ["I"] * 3
     assert looked_at(installation, second) > FILES  # all of this is within the margin
-    assert 0 < files_of(second) < 30
+    assert 0 < files_of(second) < 50  # not all of it
     check(installation, second["run"], tree, tmp_path)
 
     # From here on the margin leaves out what was not touched since the beginning.
