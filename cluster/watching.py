@@ -28,7 +28,7 @@ from filesystems.fanotify.asking import ask
 from filesystems.fanotify.log import LOCK_NAME, LogReader
 from filesystems.fanotify.reader import Reader
 from filesystems.lustre.settings import FILE_NAME as CHANGELOGS_NAME
-from filesystems.lustre.settings import LustreChangelogs
+from filesystems.lustre.settings import LustreChangelogs, tried
 from filesystems.lustre.source import LustreSource
 from shards.changes import Gap
 from shards.errors import ForebayError, UsageError
@@ -209,12 +209,13 @@ def read_changelogs(
         root, mount_point_of(root) or b"/", tuple(_changelog(word) for word in words)
     )
     folder = _folder(settings, request.dataset)
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    try:
-        LustreSource(request.dataset, changelogs, folder).position()
-    except Gap as gap:
-        raise ChangelogsUnusable(request.root, gap) from gap
-    changelogs.save(folder)
+    changelogs.check_free(folder)
+    with tried(folder):
+        try:
+            LustreSource(request.dataset, changelogs, folder).position()
+        except Gap as gap:
+            raise ChangelogsUnusable(request.root, gap) from gap
+        changelogs.save(folder)
     return _status(settings, request.dataset)
 
 

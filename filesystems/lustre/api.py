@@ -24,7 +24,7 @@ from filesystems.lustre.fid import FID_BYTES, Fid
 from filesystems.lustre.records import RECORD_BYTES_MAX, announced_bytes
 
 LIBRARY = "liblustreapi.so.1"
-PATH_BYTES = 4096 + 1
+PATH_BYTES = 4096  # PATH_MAX; for more the client of 2.15 returns EINVAL
 LINKS_MAX = 65_536  # of one inode; an inode has no more room for their names
 
 _JOBID, _EXTRA_FLAGS = 0x4, 0x8
@@ -42,7 +42,6 @@ _ffi.cdef(
     int llapi_fid2path_at(int mnt_fd, const void *fid, char *path, int pathlen,
                           long long *recno, int *linkno);
     int llapi_path2fid(const char *path, void *fid);
-    int llapi_get_obd_count(char *mnt, int *count, int is_mdt);
     """
 )
 
@@ -83,8 +82,8 @@ class Library:
             end(private)
 
     def clear(self, target: str, consumer: str, last: int) -> None:
-        """Say that a consumer needs no record up to this one any more."""
-        assert last > 0, "0 would clear what nobody has read"
+        """Say that a consumer needs no record up to this one any more; 0: none of all so far."""
+        assert last >= 0
         clear = self._call("llapi_changelog_clear")
         code = clear(target.encode(), consumer.encode(), last)
         if code != 0:
@@ -119,15 +118,6 @@ class Library:
             if link[0] <= number:
                 break
         return found
-
-    def count_targets(self, mount: bytes) -> int:
-        """Return how many metadata targets a mounted filesystem has."""
-        count = _ffi.new("int *", 1)
-        # The library takes a char * that it only reads.
-        code = self._call("llapi_get_obd_count")(_ffi.new("char[]", mount), count, 1)
-        if code != 0:
-            raise failed(os.fsdecode(mount), "llapi_get_obd_count", -code)
-        return int(count[0])
 
 
 class OpenChangelog:

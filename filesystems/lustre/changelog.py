@@ -12,12 +12,16 @@ next one was purged, and nothing up to it was rolled back. Killed between "durab
 
 Only a consumer's first clearing goes up to the newest record itself: the id is refused below the
 place where it was registered, which no client can ask for. Then the next record may follow at once.
+
+A changelog that never had a record has no anchor, and nothing is recorded without a consumer: it
+stays silent if that is gone. So each reading without any record, and the one that has the first
+ones, says that changes may be missing.
 """
 
 from __future__ import annotations
 
 import errno
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable
 from contextlib import closing
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -36,6 +40,8 @@ from shards.errors import ForebayError
 BATCH_RECORDS_MAX = 65_536
 # Records that come faster than they are read would never end.
 DRAIN_RECORDS_MAX = 200_000_000
+# How often reading begins again where a record is missing between two.
+HOLE_TRIES_MAX = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,33 +70,56 @@ class Changelog:
         self.target = target
         self.consumer = consumer
         self._library = library
+        self._count = 0  # of records in this drain
 
     def drain(self, cursor: Cursor) -> Generator[Drained, None, None]:
-        """Yield all records behind a cursor, as they are to be made durable; to be closed."""
-        lost = "is read for the first time"
-        if cursor.is_begun:
-            with closing(self._read(cursor.index)) as batches:
-                begin = next(batches, [])
-                lost = self._missing(cursor, begin)
+        """Yield all records behind a cursor, as they are to be made durable; to be closed.
+
+        Servers of 2.17 write records in parallel: for a moment one may be missing before a newer
+        one. So reading stops before a hole, and begins again there a few times.
+        """
+        lost = "" if cursor.is_begun else "is read for the first time"
+        self._count = tries = 0
+        is_new = False
+        while True:
+            if lost:  # what is left goes into a log that begins anew
+                if is_new:
+                    raise RolledBack(self.target, cursor.index)
+                cursor, is_new, tries = Cursor(is_begun=True), True, 0
+                yield Drained([], cursor, f"the changelog of {self.target} {lost}")
+            before = cursor.index
+            with closing(self._read(before)) as batches:
+                begin = next(batches, []) or next(batches, [])  # or what went wrong
+                lost = self._missing(cursor, begin) if before or not is_new else ""
+                is_hole = bool(lost) and 0 < before < _number(begin) and tries < HOLE_TRIES_MAX
+                if lost and not is_hole:
+                    continue
                 if not lost:
-                    if begin and cursor.index and decode(begin[0]).number == cursor.index:
+                    if before and _number(begin) == before:
                         del begin[0]
-                    yield from self._drained(chain([begin], batches), cursor)
-                    return
-        # What is left goes into a log that begins anew.
-        cursor = Cursor(is_begun=True)
-        yield Drained([], cursor, f"the changelog of {self.target} {lost}")
-        with closing(self._read(0)) as batches:
-            yield from self._drained(batches, cursor)
+                    cursor, is_hole = yield from self._drained(
+                        chain([begin], batches), cursor, before if tries == HOLE_TRIES_MAX else 0
+                    )
+            if not is_hole:
+                return
+            lost = ""
+            tries = tries + 1 if cursor.index == before else 1
 
     def _missing(self, cursor: Cursor, begin: list[bytes]) -> str:
         """Say what is wrong with what is delivered from the cursor on."""
         if not cursor.index:
-            return ""  # it was empty; whether the consumer is still there, clearing tells
+            if begin:
+                first = _number(begin)
+                return f"had no record before {first}, so whether one is missing cannot be told"
+            number = int(self.target[-4:], 16)
+            return (
+                f"has had no record yet, so whether {self.consumer} still exists cannot be told;"
+                f" make one there: `lfs mkdir -i {number} DIR/x && rmdir DIR/x`"
+            )
         if not begin:
             is_kept = cursor.index > cursor.cleared > 0
             return f"has no record {cursor.index} any more" if is_kept else ""
-        index = decode(begin[0]).number
+        index = _number(begin)
         if index == cursor.index:
             return "" if _anchor(begin[0]) == cursor.anchor else f"has another record {index}"
         # The anchor may be purged by nobody but us, by a consumer's first clearing.
@@ -99,22 +128,37 @@ class Changelog:
         direction = "jumps" if index > cursor.index else "goes back"
         return f"{direction} from record {cursor.index} to {index}"
 
-    def _drained(self, batches: Iterable[list[bytes]], cursor: Cursor) -> Iterator[Drained]:
-        count = 0
+    def _drained(
+        self, batches: Iterable[list[bytes]], cursor: Cursor, given_up: int
+    ) -> Generator[Drained, None, tuple[Cursor, bool]]:
+        """Yield what there is up to a hole; one behind the record given_up is passed, as a loss.
+
+        Returns where the changelog stands then, and whether there is a hole.
+        """
         for batch in batches:
             if not batch:
                 continue
             records = [decode(data) for data in batch]
-            lost, index = "", cursor.index
-            for record in records:
-                if record.number <= index:
-                    lost = f"the changelog of {self.target} goes back from record {index}"
-                index = record.number
-            cursor = replace(cursor, index=index, anchor=_anchor(batch[-1]))
-            yield Drained(records, cursor, lost)
-            count += len(records)
-            if count > DRAIN_RECORDS_MAX:
-                raise ChangelogEndless(self.target, count)
+            lost, index, end = "", cursor.index, len(records)
+            for at, record in enumerate(records):
+                number = record.number
+                if number != index + 1 and index:
+                    if number > index != given_up:
+                        end = at
+                        break
+                    direction = "jumps" if number > index else "goes back"
+                    lost = f"the changelog of {self.target} {direction} from record {index}"
+                    lost += f" to {number}"
+                index = number
+            if end:
+                cursor = replace(cursor, index=index, anchor=_anchor(batch[end - 1]))
+                yield Drained(records[:end], cursor, lost)
+            if end < len(records):
+                return cursor, True
+            self._count += end
+            if self._count > DRAIN_RECORDS_MAX:
+                raise ChangelogEndless(self.target, self._count)
+        return cursor, False
 
     def _read(self, first: int) -> Generator[list[bytes], None, None]:
         """Yield batches of records; those that were read before an error come first."""
@@ -137,19 +181,27 @@ class Changelog:
         Done also if there is nothing new to let go of: it tells whether the consumer still exists.
         And only from here on does Lustre record again that MTIME or CTIME of an object changed that
         has such a record. What changed since it was read is seen by whoever looks after this call.
+
+        Where no record was ever read there is none to name, so all so far are let go of. Records
+        that came since the drain are cleared unread by that. It is right only because that drain
+        said that changes before it may be missing, so that the run looks at the whole tree, and
+        does so after this call.
         """
         last = max(cursor.cleared, cursor.index - 1 if cursor.cleared else cursor.index)
-        if last == 0:
-            return cursor
         try:
             self._library.clear(self.target, self.consumer, last)
         except LustreFailed as error:
             if error.errno == errno.ENOENT:
                 raise ConsumerGone(self.consumer, self.target) from error
-            if error.errno == errno.EINVAL:
+            if error.errno == errno.EINVAL and last:
                 raise RolledBack(self.target, last) from error
             raise
         return replace(cursor, cleared=last)
+
+
+def _number(begin: list[bytes]) -> int:
+    """Return the number of the first of some records; 0 if there is none."""
+    return decode(begin[0]).number if begin else 0
 
 
 def _anchor(data: bytes) -> bytes:

@@ -52,6 +52,15 @@ class SettingsWrong(UsageError):
     template = "changelogs of {0}: {1}"
 
 
+class ConsumerTaken(UsageError):
+    """Clearing is by id: two readers would take records from each other."""
+
+    template = (
+        "consumer {0} of {1} is the one of dataset {2}; register another one (`lctl --device {1}"
+        " changelog_register`)"
+    )
+
+
 class ConsumerGone(ForebayError):
     """Nothing keeps the records for us any more."""
 

@@ -15,6 +15,9 @@ handles, which are never used again. Three things differ:
 - MTIME, CTIME and ATIME records are left out by Lustre for an object that has a record of the
   kinds in DATA since anything was last cleared. So all of those are looked at, ATIME as well, and
   looking has to come after clearing.
+- LYOUT of a directory (`lfs migrate -m`, `lfs setdirstripe`) may destroy stripes that earlier
+  records name as the directory, and nothing leads from those to it any more. So all below it is
+  looked at. Of a file nothing more is: the TREE is about the target itself.
 - MIGRT gives a file another FID, hence another inode number: the old and the new one are looked at.
 
 Types that change nothing that is saved (OPEN, NOPEN, GXATR) are skipped. A type that is not
@@ -64,13 +67,11 @@ DATA = frozenset(
         RecordType.RESYNC,
     }
 )
-_NAMED = frozenset({*_MADE, *_DIRECTORY, *_MOVED, RecordType.UNLNK, RecordType.HLINK})
-
 Place = tuple[bytes, bytes, int]  # FID of the directory, name, Kind.ENTRY or Kind.TREE
 _ENTRY, _TREE = int(Kind.ENTRY), int(Kind.TREE)  # which hash in a fifth of the time
 # What to do by type, likewise.
 _IS_DATA, _IS_MADE, _IS_LINK, _IS_DIRECTORY, _IS_MOVED, _IS_SKIPPED, _IS_ANYTHING = range(7)
-_MARK, _HLINK = int(RecordType.MARK), int(RecordType.HLINK)
+_MARK, _HLINK, _LYOUT = int(RecordType.MARK), int(RecordType.HLINK), int(RecordType.LYOUT)
 _ACTIONS = {
     int(kind): action
     for action, kinds in (
@@ -103,6 +104,8 @@ class Batch:
             action = actions.get(kind, _IS_ANYTHING)
             if action == _IS_DATA:
                 inodes.add(target)
+                if kind == _LYOUT and target not in plain:
+                    self._tree(target, NOTHING, target)
             elif action == _IS_SKIPPED:
                 if kind == _MARK and record.marker & CLM_FINI:
                     self.was_off = True
@@ -133,9 +136,8 @@ class Batch:
     def _anything(self, record: Record) -> None:
         self._inode(record.target)
         self._inode(record.source)
-        if record.name or record.kind in _NAMED:
-            self._tree(record.parent, record.name, NOTHING)
-            self._tree(record.source_parent, record.source_name, NOTHING)
+        self._tree(record.parent, record.name, NOTHING)
+        self._tree(record.source_parent, record.source_name, NOTHING)
 
     def _inode(self, fid: bytes) -> None:
         if fid and fid != ZERO_FID:

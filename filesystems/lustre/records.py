@@ -6,7 +6,9 @@ Does not cover: fetching records (api, changelog), what follows from one (looks)
 A record is 64 bytes, then the extensions that cr_flags names, in a fixed order, then names. Bytes
 behind the names are padding. A type that is not known here is decoded like any other. Extra
 extensions have no length of their own, so what is behind one that is not known here cannot be
-found: a record that announces one is returned without its names.
+found: a record that announces one is returned without its names. So is one with a name that cannot
+be one (a slash or a NUL in it, or one of the two dots): a record that nobody can read would stay
+for good. Lengths that lie are refused: then nothing in the record can be believed.
 """
 
 from __future__ import annotations
@@ -123,7 +125,7 @@ def announced_bytes(data: Any) -> int:
 
 
 def decode(data: bytes) -> Record:
-    """Decode one record; raises RecordMalformed whatever the bytes are."""
+    """Decode one record; raises nothing but RecordMalformed, whatever the bytes are."""
     size = len(data)
     if size < HEADER.size:
         raise RecordMalformed(size, f"a header has {HEADER.size}")
@@ -143,12 +145,12 @@ def decode(data: bytes) -> Record:
     name = b"" if is_lost else data[offset:end]
     if not flags & CLF_RENAME:
         if name and (b"\0" in name or b"/" in name or name in _NO_NAMES):
-            raise RecordMalformed(size, "a name in it cannot be one")
+            name = b""
         return _new(Record, (kind, flags, index, time, target, parent, name, b"", b"", b""))
     name, _, old = name.partition(b"\0")
     if not old:
         old = name  # it is left out where both are the same
     if b"\0" in old or b"/" in name or b"/" in old or name in _NO_NAMES or old in _NO_NAMES:
-        raise RecordMalformed(size, "a name in it cannot be one")
+        name = old = b""
     moved, moved_from = data[64:80], data[80:96]
     return _new(Record, (kind, flags, index, time, target, parent, name, moved, moved_from, old))

@@ -19,11 +19,13 @@ from typing import Self, TypeVar
 
 from filesystems.lustre.api import LINKS_MAX, Library
 from filesystems.lustre.errors import LustreFailed
+from filesystems.lustre.fid import Fid
 
 THREADS = 16
 QUESTIONS_AT_ONCE = 4_096
 
-_TOO_LONG = frozenset({errno.EOVERFLOW, errno.ENAMETOOLONG})
+# Too long, or encrypted: the object is reported by its number.
+_UNTELLABLE = frozenset({errno.EOVERFLOW, errno.ENAMETOOLONG, errno.ENODATA})
 Answer = TypeVar("Answer")
 
 
@@ -66,7 +68,7 @@ class Resolver:
         try:
             return self._library.paths(self._descriptor, fid, LINKS_MAX)
         except LustreFailed as error:
-            if error.errno in _TOO_LONG:
+            if error.errno in _UNTELLABLE:
                 return []
             raise
 
@@ -77,13 +79,14 @@ class Resolver:
     def _is_plain(self, fid: bytes) -> bool:
         for path in self._names(fid)[:1]:
             try:
-                # Whatever else may have come to this path, a directory is one for all its life.
                 status = os.stat(path or b".", dir_fd=self._descriptor, follow_symlinks=False)
             except OSError as error:
                 if error.errno in (errno.ENOENT, errno.ENOTDIR):
                     return False
                 raise
-            return not stat.S_ISDIR(status.st_mode)
+            # Another object may have come to this path meanwhile.
+            is_same = status.st_ino == Fid.from_bytes(fid).inode_number()
+            return is_same and not stat.S_ISDIR(status.st_mode)
         return False
 
 

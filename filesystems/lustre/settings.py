@@ -1,6 +1,6 @@
 """What a dataset says about its changelogs.
 
-Covers: the settings, checked; the file beside the change log that holds them.
+Covers: the settings, checked; the file beside the change log that holds them; trying them out.
 Does not cover: asking for them (cluster.watching).
 """
 
@@ -9,11 +9,13 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from filesystems.lustre.errors import SettingsWrong
+from filesystems.lustre.errors import ConsumerTaken, SettingsWrong
 
 FILE_NAME, FILE_VERSION = "lustre.json", 1
 
@@ -92,9 +94,41 @@ class LustreChangelogs:
                 str(path), f"{error!r}; set them up again with `forebay watch DIR --changelog`"
             ) from error
 
+    def check_free(self, folder: Path) -> None:
+        """Raise if a dataset other than the one of this folder has one of these consumers."""
+        mine = {(target, _number(consumer)): consumer for target, consumer in self.consumers}
+        others = sorted(folder.parent.iterdir()) if folder.parent.is_dir() else []
+        for other in others:
+            found = type(self).load(other) if other != folder and other.is_dir() else None
+            for target, consumer in found.consumers if found else ():
+                if taken := mine.get((target, _number(consumer))):
+                    raise ConsumerTaken(taken, target, other.name)
+
     def identity(self) -> str:
         """Return what a position depends on, in an order that does not matter."""
         return ",".join(f"{target}={consumer}" for target, consumer in sorted(self.consumers))
+
+
+@contextmanager
+def tried(folder: Path) -> Iterator[None]:
+    """Make the folder of a change log; if what is done in it fails, remove what is new."""
+    before = set(folder.iterdir()) if folder.is_dir() else None
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        yield
+    except BaseException:
+        for path in set(folder.iterdir()) - (before or set()):
+            if path.name.startswith("lustre."):
+                path.unlink(missing_ok=True)
+        if before is None:
+            with suppress(OSError):
+                folder.rmdir()
+        raise
+
+
+def _number(consumer: str) -> str:
+    """Return the id without the name that newer servers add to it."""
+    return consumer.partition("-")[0]
 
 
 def _name(target: str) -> str:

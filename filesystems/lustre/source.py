@@ -46,15 +46,23 @@ class LustreSource:
         settings: LustreChangelogs,
         folder: Path,
         library: str = LIBRARY,
+        devices: Path = Path("/dev"),
     ) -> None:
         self._dataset = dataset
         self._settings = settings
         self._folder = folder
         self._library = library
+        self._devices = devices
 
     def position(self) -> Position:
-        """Return where the log stands; all that was recorded before this call is in it."""
+        """Return where the log stands; all that was recorded before this call is in it.
+
+        The root is resolved once, so that whoever sets changelogs up learns here what looking
+        changes up would fail with.
+        """
         with self._opened() as opened:
+            with Resolver(opened.library, self._settings.mount) as resolver:
+                opened.root_path(resolver)
             opened.drain()
             return Position(self.name, opened.session, opened.log.arrive())
 
@@ -115,13 +123,28 @@ class LustreSource:
                 f"{os.fsdecode(settings.root)} has inode number {number}, and not the"
                 f" {root.inode_number()} of {root}: is it mounted with 32bitapi?"
             )
-        count = library.count_targets(settings.mount)
-        if count != len(settings.consumers):
-            raise Gap(
-                f"{settings.filesystem} has {count} metadata targets, but the dataset names"
-                f" {len(settings.consumers)}: register a consumer on each"
-            )
+        self._check_targets()
         return root
+
+    def _check_targets(self) -> None:
+        """Compare the named targets with the client's devices, of which each target has one.
+
+        Where there is none at all, opening a changelog tells.
+        """
+        prefix = f"changelog-{self._settings.filesystem}-MDT"
+        found = {path.name.partition("-")[2] for path in self._devices.glob(f"{prefix}*")}
+        named = {target for target, _ in self._settings.consumers}
+        if not found or found == named:
+            return
+        if unnamed := sorted(found - named):
+            raise Gap(
+                f"the dataset names no consumer on {', '.join(unnamed)}: register one there"
+                " (`lctl --device MDT changelog_register`) and name every target"
+            )
+        raise Gap(
+            f"the dataset names {', '.join(sorted(named - found))}, but {self._devices} has no"
+            " changelog device of that: does this client see that metadata target?"
+        )
 
 
 @dataclass(slots=True)
@@ -161,14 +184,18 @@ class _Opened:
             self.log.lose(lost)
         self.log.add(batch, target, drained.cursor)
 
+    def root_path(self, resolver: Resolver) -> bytes:
+        path = resolver.directory(self.root.to_bytes())
+        if path is None:
+            raise Gap(f"{os.fsdecode(self.settings.root)} was removed")
+        return path
+
     def look_up(self, since: int) -> ChangeSet:
         count = self.log.count(since)
         if count > CHANGES_MAX:
             raise _too_many()
         with Resolver(self.library, self.settings.mount) as resolver:
-            root_path = resolver.directory(self.root.to_bytes())
-            if root_path is None:
-                raise Gap(f"{os.fsdecode(self.settings.root)} was removed")
+            root_path = self.root_path(resolver)
             found = _Found(root_path)
             found.take(resolver, list(self.log.looks(since)))
             # A path is inside if it begins with the root's: they must not have moved apart.
@@ -194,7 +221,9 @@ class _Found:
         for fid, paths in resolver.names(inodes):
             self._take_inode(fid, paths)
         plain = resolver.plain({look.about for look in looks if look.about})
-        places = [look for look in looks if look.kind is not Kind.INODE]
+        places = [
+            look for look in looks if look.kind is not Kind.INODE and not _is_file(look, plain)
+        ]
         directories = {look.fid: None for look in places}
         by_fid = {fid: list(part) for fid, part in groupby(places, _fid)}
         for fid, path in resolver.directories(directories):
@@ -231,6 +260,11 @@ class _Found:
 
 def _fid(look: LoggedLook) -> bytes:
     return look.fid
+
+
+def _is_file(look: LoggedLook, plain: set[bytes]) -> bool:
+    """Tell whether it is a look below something that has nothing below it."""
+    return look.fid == look.about and look.fid in plain
 
 
 def _too_many() -> Gap:

@@ -1,13 +1,13 @@
 /* A stand-in for liblustreapi: the calls that Forebay uses, on files instead of a filesystem.
  *
  * Written from the public interface's description. The state is below $FOREBAY_LUSTRE_STANDIN:
- *   targets                how many metadata targets there are
  *   root                   the FID of the mount's root directory, 16 bytes
  *   inodes/NUMBER          the FID of an inode, 16 bytes
  *   links/FID              the names of an object: parent FID (16), length (2), name; again ...
  *   MDT/records            whole records, one behind the other
  *   MDT/users              lines "clN INDEX": up to where each consumer has cleared
  *   MDT/purged             "INDEX NEWEST": what was purged, and the newest record when anybody cleared
+ *   MDT/hidden             "INDEX COUNT": that record is not there for the next so many readings
  *   MDT/marks              if it is there, a marker is stored when all is cleared
  *   MDT/fault, fault       "CALL ERRNO COUNT": the call fails, after it has succeeded COUNT times
  */
@@ -33,7 +33,7 @@ struct header {
     uint64_t index, prev, time;
     struct fid target, parent;
 } __attribute__((packed));
-struct reader { char target[64]; char *data; size_t size, at; long long served; int ended; };
+struct reader { char target[64]; char *data; size_t size, at; long long served; unsigned long long hidden; int ended; };
 
 static int state_path(char *out, const char *one, const char *two)
 {
@@ -122,6 +122,20 @@ static void purged(const char *target, unsigned long long *upto)
     free(text);
 }
 
+/* The record that is not there yet for this reading; 0 if all are. */
+static unsigned long long hidden(const char *target)
+{
+    size_t size = 0;
+    unsigned long long index = 0, count = 0;
+    char *text = slurp(target, "hidden", &size), left[64];
+    if (text != NULL && sscanf(text, "%llu %llu", &index, &count) == 2 && count > 0) {
+        snprintf(left, sizeof(left), "%llu %llu", index, count - 1);
+        write_text(target, "hidden", left);
+    }
+    free(text);
+    return count > 0 ? index : 0;
+}
+
 int llapi_changelog_start(void **priv, int flags, const char *mdtname, long long startrec)
 {
     (void)flags;
@@ -140,10 +154,11 @@ int llapi_changelog_start(void **priv, int flags, const char *mdtname, long long
     unsigned long long upto;
     snprintf(reader->target, sizeof(reader->target), "%s", mdtname);
     purged(mdtname, &upto);
+    reader->hidden = hidden(mdtname);
     size_t size;
     while ((size = record_size(reader->data + reader->at, reader->size - reader->at)) != 0) {
         uint64_t index = index_at(reader->data + reader->at);
-        if (index > upto && (startrec <= 0 || index >= (uint64_t)startrec))
+        if (index > upto && index != reader->hidden && (startrec <= 0 || index >= (uint64_t)startrec))
             break;
         reader->at += size;
     }
@@ -167,6 +182,10 @@ int llapi_changelog_recv(void *priv, void **record)
     if (code != 0)
         return code;
     size_t size = record_size(reader->data + reader->at, reader->size - reader->at);
+    if (size != 0 && index_at(reader->data + reader->at) == reader->hidden) {
+        reader->at += size;
+        size = record_size(reader->data + reader->at, reader->size - reader->at);
+    }
     if (size == 0 || reader->ended) { /* sticks to what was opened */
         reader->ended = 1;
         return 1;
@@ -322,9 +341,11 @@ int llapi_fid2path_at(int mnt_fd, const struct fid *fid, char *path, int pathlen
     size_t size = 0;
     struct fid root, at = *fid, parent = {0};
     char *end = buffer + sizeof(buffer) - 1, *begin = end;
-    char *data = slurp("root", NULL, &size);
     (void)mnt_fd;
     (void)recno;
+    if (pathlen > PATH_MAX)
+        return -EINVAL;
+    char *data = slurp("root", NULL, &size);
     if (data == NULL || size != sizeof(root)) {
         free(data);
         return -ENODEV;
@@ -355,17 +376,5 @@ int llapi_fid2path_at(int mnt_fd, const struct fid *fid, char *path, int pathlen
     if (end - begin >= pathlen)
         return -EOVERFLOW;
     memcpy(path, begin, (size_t)(end - begin) + 1);
-    return 0;
-}
-
-int llapi_get_obd_count(char *mnt, int *count, int is_mdt)
-{
-    size_t size = 0;
-    char *text = slurp("targets", NULL, &size);
-    (void)mnt;
-    if (text == NULL || !is_mdt)
-        return -ENOTTY;
-    *count = atoi(text);
-    free(text);
     return 0;
 }

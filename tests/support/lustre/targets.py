@@ -113,6 +113,10 @@ class Target:
         """Drop records whatever the consumers have cleared, as garbage collection does."""
         (self.folder / "purged").write_text(f"{upto} {self.newest}\n")
 
+    def hide(self, index: int, readings: int) -> None:
+        """Let the next readings not see a record that is still being written."""
+        (self.folder / "hidden").write_text(f"{index} {readings}")
+
     @contextmanager
     def fault(self, call: str, code: int, after: int = 0) -> Iterator[None]:
         assert code in errno.errorcode

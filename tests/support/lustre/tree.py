@@ -33,7 +33,8 @@ class LustreTree:
             Target(state, f"scratch-MDT{number:04x}", marks=bool(seed % 2))
             for number in range(targets)
         ]
-        (state / "targets").write_text(str(targets))
+        for target in self.targets:  # one that never had a record is a case of its own
+            target.append(OPEN)
         self.folders = {name: state / name for name in ("inodes", "links")}
         for folder in self.folders.values():
             folder.mkdir()

@@ -10,7 +10,7 @@ import pytest
 
 from filesystems.lustre import changelog as changelog_module
 from filesystems.lustre.api import Library
-from filesystems.lustre.changelog import Changelog, Cursor
+from filesystems.lustre.changelog import HOLE_TRIES_MAX, Changelog, Cursor
 from filesystems.lustre.errors import (
     ChangelogEndless,
     ConsumerGone,
@@ -179,7 +179,7 @@ def test_numbers_that_go_back_within_a_reading_are_a_gap(target, changelog, read
     target.append_raw(encode(11, stored[0], FILE))
     numbers, _, lost = drained(changelog, read)
     assert numbers == [*stored, stored[0]]
-    assert lost == [f"the changelog of {NAME} goes back from record {stored[-1]}"]
+    assert lost == [f"the changelog of {NAME} goes back from record {stored[-1]} to {stored[0]}"]
 
 
 def test_a_consumer_that_is_gone_is_told_even_if_nothing_is_new(target, changelog, read):
@@ -239,20 +239,101 @@ def test_a_changelog_without_an_end_is_given_up(target, changelog, read, monkeyp
         drained(changelog, read)
 
 
-def test_a_changelog_that_was_empty_is_read_from_its_first_record(target, changelog):
+def test_a_changelog_that_was_empty_is_read_from_its_first_record_on(target, changelog):
+    """Nothing tells whether there was one before it, so that is the last gap."""
     if target.marks:
         return  # then it never is
     numbers, cursor, lost = drained(changelog, Cursor())
     assert (numbers, len(lost)) == ([], 1)
     cursor = changelog.clear(cursor)
-    assert drained(changelog, cursor)[::2] == ([], [])
+    stored = store(target, 2)
+    numbers, cursor, lost = drained(changelog, cursor)
+    assert numbers == stored
+    assert lost == [
+        f"the changelog of {NAME} had no record before 1, so whether one is missing cannot be told"
+    ]
+    cursor = changelog.clear(cursor)
     stored = store(target, 2)
     assert drained(changelog, cursor)[::2] == (stored, [])
 
 
-def test_nobody_can_clear_everything_by_mistake(target):
-    with pytest.raises(AssertionError):
-        Library(library()).clear(NAME, "cl1", 0)
+def test_a_changelog_that_stays_empty_is_a_gap_each_time(target, changelog):
+    """It would be as silent if its consumer were gone: nothing is recorded then."""
+    if target.marks:
+        return
+    cursor = changelog.clear(drained(changelog, Cursor())[1])
+    for _ in range(2):
+        numbers, cursor, lost = drained(changelog, cursor)
+        assert (numbers, cursor.index) == ([], 0)
+        assert lost == [
+            f"the changelog of {NAME} has had no record yet, so whether cl1-backup still exists"
+            " cannot be told; make one there: `lfs mkdir -i 0 DIR/x && rmdir DIR/x`"
+        ]
+        cursor = changelog.clear(cursor)
+    late = store(target, 1)[0]  # between a reading that has said so, and clearing
+    assert changelog.clear(cursor) == cursor
+    assert target.purged()[0] == late
+    stored = store(target, 2)
+    numbers, cursor, lost = drained(changelog, cursor)
+    assert (numbers, len(lost)) == (stored, 1)
+    assert changelog.clear(cursor).cleared == stored[-1]
+
+
+@pytest.mark.parametrize("is_begun", [False, True])
+def test_the_consumer_of_a_changelog_without_any_record_is_checked(target, changelog, is_begun):
+    if target.marks:
+        return
+    target.deregister("cl1")
+    _, cursor, lost = drained(changelog, Cursor(is_begun=is_begun))
+    assert lost
+    with pytest.raises(ConsumerGone):
+        changelog.clear(cursor)
+
+
+@pytest.mark.parametrize("readings", [1, HOLE_TRIES_MAX])
+def test_a_record_that_is_written_after_a_newer_one_is_waited_for(
+    target, changelog, read, readings
+):
+    stored = store(target, 4)
+    target.hide(stored[-2], readings)
+    numbers, cursor, lost = drained(changelog, read)
+    assert (numbers, lost) == (stored, [])
+    assert cursor.index == stored[-1]
+
+
+def test_a_hole_in_the_first_reading_is_waited_for_too(target, changelog):
+    stored = store(target, 4)
+    target.hide(stored[1], 2)
+    numbers, _, lost = drained(changelog, Cursor())
+    assert numbers[-4:] == stored
+    assert len(lost) == 1
+
+
+def test_a_hole_before_all_that_is_new_is_waited_for(target, changelog):
+    """Behind a consumer's first clearing, which leaves no anchor."""
+    store(target, 3)
+    cursor = changelog.clear(drained(changelog, Cursor())[1])
+    stored = store(target, 2 + target.marks)
+    target.hide(cursor.index + 1, 2)
+    numbers, _, lost = drained(changelog, cursor)
+    assert numbers[-len(stored) :] == stored
+    assert numbers[0] == cursor.index + 1
+    assert lost == []
+
+
+def test_a_hole_that_stays_is_a_gap(target, changelog, read):
+    stored = store(target, 4)
+    target.hide(stored[1], 1000)
+    numbers, cursor, lost = drained(changelog, read)
+    assert numbers == [stored[0], *stored[2:]]
+    assert lost == [f"the changelog of {NAME} jumps from record {stored[0]} to {stored[2]}"]
+    assert cursor.index == stored[-1]
+    assert drained(changelog, changelog.clear(cursor))[::2] == ([], [])
+
+
+def test_an_error_before_any_record_is_no_loss(target, changelog, read):
+    with target.fault("recv", errno.EIO), pytest.raises(LustreFailed):
+        drained(changelog, read)
 
 
 def test_clearing_again_what_was_cleared_is_no_error(target, changelog, read):

@@ -36,10 +36,17 @@ def test_links_are_looked_at_by_all_their_names():
     assert looked(encode(6, 1, NO_FID, HERE, b"n")).inodes == set()
 
 
-@pytest.mark.parametrize("kind", [11, 12, 13, 14, 15, 16, 17, 18, 19, 21, 22])
+@pytest.mark.parametrize("kind", [11, 13, 14, 15, 16, 17, 18, 19, 21, 22])
 def test_data_is_looked_at_by_inode(kind):
     batch = looked(encode(kind, 7, FILE), encode(kind, 9, FILE))
     assert (batch.places, batch.inodes) == ({}, {FILE})
+
+
+def test_a_layout_may_be_a_directorys_whose_stripes_are_gone():
+    batch = looked(encode(12, 7, HERE), encode(12, 8, NO_FID))
+    assert (batch.places, batch.inodes) == ({(HERE, b"", Kind.TREE): HERE}, {HERE})
+    batch = looked(encode(1, 1, FILE, HERE, b"n"), encode(12, 2, FILE))
+    assert batch.places == {(HERE, b"n", Kind.ENTRY): b""}
 
 
 @pytest.mark.parametrize("kind", [0, 10, 23, 24])
@@ -102,5 +109,9 @@ def test_an_unknown_type_is_looked_at_as_the_most_that_it_can_mean():
 
 
 def test_a_record_whose_name_is_not_known_makes_a_tree_of_its_directory():
-    batch = looked(encode(1, 1, FILE, HERE, b"n", extra={0x20: b"????"}))
-    assert set(batch.places) == {(HERE, b"", Kind.TREE)}
+    for kind in (1, 77):
+        batch = looked(encode(kind, 1, FILE, HERE, b"n", extra={0x20: b"????"}))
+        assert set(batch.places) == {(HERE, b"", Kind.TREE)}
+        assert set(looked(encode(kind, 1, FILE, HERE, b"a/b")).places) == set(batch.places)
+    batch = looked(encode(8, 1, GONE, HERE, b"a", moved=(FILE, THERE, b"..")))
+    assert set(batch.places) == {(HERE, b"", Kind.TREE), (THERE, b"", Kind.TREE)}

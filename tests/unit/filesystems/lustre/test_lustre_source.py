@@ -17,10 +17,10 @@ import pytest
 from filesystems.lustre import api as api_module
 from filesystems.lustre import log as log_module
 from filesystems.lustre import source as source_module
-from filesystems.lustre.errors import LogBusy, SettingsWrong
+from filesystems.lustre.errors import LogBusy, LustreFailed, SettingsWrong
 from filesystems.lustre.fid import Fid
 from filesystems.lustre.log import ChangeLog, locked
-from filesystems.lustre.resolve import inside
+from filesystems.lustre.resolve import Resolver, inside
 from filesystems.lustre.settings import LustreChangelogs
 from filesystems.lustre.source import LustreSource
 from shards.changes import ChangeSet, Gap, Position
@@ -280,6 +280,7 @@ def test_a_consumer_that_is_gone_is_a_gap_until_another_one_is_named(lustre):
     assert "is not registered" in gap(lustre, before)
     consumers = ((lustre.target.name, lustre.target.register("backup")),)
     lustre.settings = replace(lustre.settings, consumers=consumers)
+    lustre.target.append(10, NO_FID)
     after, state = lustre.now()
     assert "other changelogs, consumers" in gap(lustre, before)
     lustre.tree.create(lustre.root + b"/x")
@@ -321,8 +322,16 @@ def test_other_errors_are_gaps_of_the_moment(lustre, call):
 
 def test_a_record_that_cannot_be_understood_is_a_gap(lustre):
     before = lustre.source.position()
-    lustre.target.append(1, fid(77, 1), lustre.tree.fid(lustre.root), b"a/b")
+    lustre.target.append(1, fid(77, 1), lustre.tree.fid(lustre.root), b"n" * 900)
     assert "cannot be understood" in gap(lustre, before)
+
+
+def test_a_name_that_cannot_be_one_does_not_stop_the_dataset(lustre):
+    lustre.tree.mkdir(lustre.root + b"/d")
+    before = lustre.source.position()
+    lustre.target.append(1, fid(77, 1), lustre.tree.fid(lustre.root + b"/d"), b"a/b")
+    assert lustre.source.changes(before).subtrees == [b"d"]
+    assert lustre.source.changes(lustre.source.position()) == EMPTY
 
 
 def test_a_fid_that_cannot_be_resolved_is_a_gap(lustre):
@@ -333,11 +342,115 @@ def test_a_fid_that_cannot_be_resolved_is_a_gap(lustre):
     assert "encrypted directories" in gap(lustre, before)
 
 
-def test_a_target_without_a_consumer_is_a_gap(two_targets):
-    lone = replace(two_targets.settings, consumers=two_targets.settings.consumers[:1])
-    source = LustreSource("set", lone, two_targets.base / "log", library())
-    with pytest.raises(Gap, match="has 2 metadata targets, but the dataset names 1"):
+@pytest.mark.parametrize(
+    ("present", "says"),
+    [
+        ("0000 0001", ""),
+        ("", ""),  # not mounted, or another filesystem's name: opening a changelog tells
+        ("0000 0001 0002", "names no consumer on scratch-MDT0002: register one there"),
+        ("0000 0001 0002 000a", "names no consumer on scratch-MDT0002, scratch-MDT000a:"),
+        ("0000", "names scratch-MDT0001, but .* has no changelog device of that"),
+    ],
+)
+def test_the_named_targets_are_those_that_have_devices(two_targets, tmp_path, present, says):
+    devices = tmp_path / "dev"
+    devices.mkdir()
+    names = [f"changelog-scratch-MDT{number}" for number in present.split()]
+    for name in (*names, "changelog-scratch2-MDT0007", "changelog-other-MDT0000", "null"):
+        (devices / name).touch()
+    source = LustreSource(
+        "set", two_targets.settings, two_targets.base / "log", library(), devices=devices
+    )
+    if not says:
         source.position()
+        return
+    with pytest.raises(Gap, match=says):
+        source.position()
+
+
+def emptied(target):
+    """Take its records from a target: it never had any, with its one consumer."""
+    target.records.write_bytes(b"")
+    target._newest = target._size = 0
+    (target.folder / "users").write_text("cl1 0\n")
+    return target
+
+
+def test_a_target_that_never_had_a_record_is_a_gap_until_it_has_one(two_targets):
+    quiet = emptied(two_targets.tree.targets[1])
+    before = two_targets.source.position()
+    assert "scratch-MDT0001 has had no record yet" in gap(two_targets, before)
+    before = two_targets.source.position()
+    assert "`lfs mkdir -i 1 DIR/x && rmdir DIR/x`" in gap(two_targets, before)
+    before = two_targets.source.position()
+    quiet.append(10, NO_FID)
+    assert "scratch-MDT0001 had no record before 1" in gap(two_targets, before)
+    before, state = two_targets.now()
+    two_targets.tree.create(two_targets.root + b"/x")
+    assert two_targets.since(before, state).names == [b"", b"x"]
+
+
+def test_a_consumer_that_is_gone_before_any_record_is_a_gap(two_targets):
+    quiet = emptied(two_targets.tree.targets[1])
+    two_targets.source.position()
+    (quiet.folder / "users").write_text("")
+    with pytest.raises(Gap, match="cl1-backup is not registered on scratch-MDT0001"):
+        two_targets.source.position()
+
+
+def test_a_layout_of_a_directory_is_all_below_it_and_of_a_file_the_file(lustre, monkeypatch):
+    """A stripe that an earlier record names as the directory may be gone by it."""
+    asked, directory = [], Resolver.directory
+    monkeypatch.setattr(
+        Resolver, "directory", lambda self, fid: asked.append(fid) or directory(self, fid)
+    )
+    for name in (b"/d", b"/d/below"):
+        lustre.tree.mkdir(lustre.root + name)
+    lustre.tree.create(lustre.root + b"/file", b"x")
+    before, state = lustre.now()
+    (Path(os.fsdecode(lustre.root)) / "d" / "x").touch()
+    lustre.target.append(1, fid(77, 1), fid(66, 6), b"x")  # in a stripe
+    for name in (b"/d", b"/file"):
+        lustre.tree.data(12, lustre.tree.fid(lustre.root + name))
+    changes = lustre.since(before, state)
+    assert changes == ChangeSet([b"file"], [b"d"], [])
+    assert lustre.tree.fid(lustre.root + b"/d") in asked
+    assert lustre.tree.fid(lustre.root + b"/file") not in asked
+
+
+def test_an_object_whose_path_is_another_ones_is_not_known_to_be_plain(lustre):
+    lustre.tree.mkdir(lustre.root + b"/d")
+    lustre.tree.create(lustre.root + b"/file", b"x")
+    directory, file = (lustre.tree.fid(lustre.root + name) for name in (b"/d", b"/file"))
+    with Resolver(lustre.library, lustre.settings.mount) as resolver:
+        assert resolver.plain([directory, file]) == {file}
+        lustre.tree.links[directory] = lustre.tree.links[file]  # it was moved, and that came
+        lustre.tree._relink(directory)
+        assert resolver.plain([directory, file]) == {file}
+
+
+def test_names_that_are_encrypted_are_told_by_number_but_not_those_of_directories(lustre):
+    lustre.tree.create(lustre.root + b"/x", b"x")
+    what = lustre.tree.fid(lustre.root + b"/x")
+    (lustre.tree.state / "fault").write_text(f"fid2path {errno.ENODATA} 0")
+    with Resolver(lustre.library, lustre.settings.mount) as resolver:
+        assert list(resolver.names([what])) == [(what, [])]
+        assert resolver.plain([what]) == set()
+        with pytest.raises(LustreFailed, match="encrypted directories"):
+            resolver.directory(what)
+
+
+def test_a_position_is_not_given_where_changes_could_not_be_looked_up(lustre):
+    (lustre.tree.state / "fault").write_text(f"fid2path {errno.EINVAL} 0")
+    with pytest.raises(Gap, match="llapi_fid2path_at: Invalid argument"):
+        lustre.source.position()
+
+
+def test_paths_have_the_room_that_clients_allow(lustre, monkeypatch):
+    lustre.source.position()
+    monkeypatch.setattr(api_module, "PATH_BYTES", 4097)
+    with pytest.raises(Gap, match="llapi_fid2path_at: Invalid argument"):
+        lustre.source.position()
 
 
 def test_no_client_is_a_gap_with_advice(lustre):
