@@ -24,7 +24,7 @@ from bacula_bridge.catalog import JobRow
 from bacula_bridge.chain import FULL
 from bacula_bridge.protocol import Hello
 from shards.changed_directories import compare, known_directories, partly_named
-from shards.changes import ChangeSet, ChangeSource, Gap, Position, without_covered
+from shards.changes import RCTIME, ChangeSet, ChangeSource, Gap, Position, without_covered
 from shards.errors import ForebayError
 from shards.keys import key_path, name_key
 from shards.ledger import Beginning, Dataset, Ledger, Run
@@ -38,7 +38,6 @@ from shards.view import NamesUnknown, View, ViewStore
 from shards.view_schema import NameState
 
 FULL_LEVEL, DIFFERENTIAL_LEVEL = "full", "differential"
-RCTIME = "rctime"  # lists directories and sees their content, not what was done
 _NOT_ENTERED = int(RowFlag.MOUNT_POINT | RowFlag.EXCLUDED)
 KEYS_AT_ONCE = 16_384
 ROUNDS_MAX = 16  # of names of linked inodes that bring further ones

@@ -13,14 +13,13 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow.compute as pc
 
-from shards.changes import ChangedDirectory, Gap
+from shards.changes import CHANGES_MAX, ChangedDirectory, Gap
 from shards.keys import name_key, subtree_bounds
 from shards.spans import Span
 from shards.view import View
 from shards.view_schema import NameState
 
 KEYS_AT_ONCE = 16_384
-NAMES_MAX = 1_000_000  # a scan costs less than looking at more
 
 
 def compare(
@@ -122,8 +121,8 @@ def _gone(directory: ChangedDirectory, view: View, names: set[bytes], subtrees: 
                     skipped = prefix + first + b"\0"
                 elif first:
                     names.add(path)
-            if len(names) + len(subtrees) > NAMES_MAX:
-                raise Gap(f"more than {NAMES_MAX:,} names are gone: a scan costs less")
+            if len(names) + len(subtrees) > CHANGES_MAX:
+                raise Gap(f"more than {CHANGES_MAX:,} names are gone: a scan costs less")
 
 
 def _between(directory: ChangedDirectory) -> Iterator[Span]:
@@ -159,6 +158,6 @@ def partly_named(view: View) -> list[bytes]:
         return []
     found, first, had = np.unique(np.concatenate(inodes), return_index=True, return_counts=True)
     lacking = found[np.concatenate(counts)[first] > had]
-    if len(lacking) > NAMES_MAX:
-        raise Gap(f"more than {NAMES_MAX:,} files have names elsewhere: a scan costs less")
+    if len(lacking) > CHANGES_MAX:
+        raise Gap(f"more than {CHANGES_MAX:,} files have names elsewhere: a scan costs less")
     return view.names_of_inodes(lacking.tolist())

@@ -14,6 +14,10 @@ from typing import ClassVar, NamedTuple, Protocol, Self
 from shards.errors import ForebayError
 from shards.keys import name_key
 
+# More than that is no incremental any more: a scan costs less, in memory as in time.
+CHANGES_MAX = 1_000_000
+RCTIME = "rctime"  # the source that sees what is there, not what was done (filesystems.cephfs)
+
 
 class Gap(ForebayError):
     """The source cannot say what changed since a position; only a full scan can."""

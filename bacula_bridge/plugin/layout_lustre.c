@@ -124,9 +124,7 @@ static void adapt(struct plain *plain, bool is_extension, const struct fb_lustre
   about->has_stripes |= has_stripes;
   if (changes->without_pool)
     memset(plain->pool, 0, POOL_BYTES);
-  if (!has_stripes)
-    return;
-  if (changes->all_osts) {
+  if (has_stripes && changes->all_osts) {
     plain->stripe_count = STRIPES_ALL;
     plain->pattern = PATTERN_RAID0;
   }

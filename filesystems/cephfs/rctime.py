@@ -26,7 +26,15 @@ from itertools import islice
 from typing import ClassVar
 
 from filesystems.cephfs.attributes import cluster_id, recursive_change_second
-from shards.changes import ChangedDirectory, ChangeSet, Gap, Position, Subdirectory
+from shards.changes import (
+    CHANGES_MAX,
+    RCTIME,
+    ChangedDirectory,
+    ChangeSet,
+    Gap,
+    Position,
+    Subdirectory,
+)
 from shards.errors import ForebayError, UsageError
 
 # Between a change and its rctime at the root up to 20 s were measured, and a client keeps what
@@ -38,7 +46,6 @@ SETTLE_S = 30.0
 MARGIN_S = 480.0
 MARGIN_VARIABLE = "FOREBAY_CEPHFS_MARGIN_S"
 THREADS = 16
-NAMES_MAX = 1_000_000  # a scan costs less than looking at more
 _DIRECTORIES_AT_ONCE = 1_024
 _GONE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
 
@@ -62,7 +69,7 @@ def margin_s() -> float:
 class RctimeSource:
     """Finds what changed in a CephFS tree by descending where rctime is new."""
 
-    name: ClassVar[str] = "rctime"
+    name: ClassVar[str] = RCTIME
 
     def __init__(
         self,
@@ -177,8 +184,8 @@ class _Descent:
     def _count_name(self) -> None:
         # Threads may lose a few of each other's: the bound is one of memory.
         self._names += 1
-        if self._names > NAMES_MAX:
-            raise Gap(f"more than {NAMES_MAX:,} names to look at: a scan costs less")
+        if self._names > CHANGES_MAX:
+            raise Gap(f"more than {CHANGES_MAX:,} names to look at: a scan costs less")
 
 
 _OLD = (ChangedDirectory(b"", {}), [])

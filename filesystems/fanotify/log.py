@@ -25,16 +25,15 @@ from typing import NamedTuple, Self
 
 from filesystems.fanotify.errors import LogUnusable, ReaderBusy
 from filesystems.fanotify.looks import Batch, Kind
+from filesystems.log_file import BUSY_TIMEOUT_S, META_TABLE, LogFile
 from shards.changes import Gap
 
 LOG_NAME, LOCK_NAME = "log.sqlite", "lock"
 LOG_VERSION = 1
 # About thirty million places. Past that a scan is cheaper: the log begins anew.
 LOG_BYTES_MAX = 2 << 30
-BUSY_TIMEOUT_S = 30.0
 
 _TABLES = """
-CREATE TABLE meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID;
 CREATE TABLE looks (handle BLOB, name BLOB, kind INTEGER, sequence INTEGER, checksum INTEGER,
     PRIMARY KEY (handle, name, kind)) WITHOUT ROWID;
 CREATE INDEX looks_by_sequence ON looks (sequence);
@@ -86,26 +85,23 @@ def take_lock(folder: Path, dataset: str) -> int:
     return lock
 
 
-class ChangeLog:
+class ChangeLog(LogFile):
     """The log as its reader has it: one transaction per batch."""
 
     def __init__(self, folder: Path, head: LogHead, bytes_max: int = LOG_BYTES_MAX) -> None:
-        self._path = folder / LOG_NAME
         self._bytes_max = bytes_max
-        with self._writing():
+        path = folder / LOG_NAME
+        try:
             for suffix in ("", "-wal", "-shm"):
-                Path(f"{self._path}{suffix}").unlink(missing_ok=True)
-            os.close(os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
-            self._db = sqlite3.connect(
-                self._path,
-                timeout=BUSY_TIMEOUT_S,
-                isolation_level=None,
-                check_same_thread=False,  # one thread makes it, one uses it, never at once
-            )
+                Path(f"{path}{suffix}").unlink(missing_ok=True)
+        except OSError as error:
+            raise LogUnusable(str(path), error.strerror) from error
+        super().__init__(path, LogUnusable)
+        with self._using():
             self._db.execute("PRAGMA journal_mode = WAL")
             self._db.execute("PRAGMA synchronous = OFF")
             self._db.execute("PRAGMA temp_store = MEMORY")
-            self._db.executescript(f"BEGIN; {_TABLES} COMMIT;")
+            self._db.executescript(f"BEGIN; {META_TABLE}; {_TABLES} COMMIT;")
             with self._transaction():
                 self._set(
                     version=LOG_VERSION,
@@ -117,29 +113,6 @@ class ChangeLog:
                     oldest=0,
                     oldest_reason="",
                 )
-
-    @contextmanager
-    def _writing(self) -> Iterator[None]:
-        try:
-            yield
-        except sqlite3.Error as error:
-            raise LogUnusable(str(self._path), str(error)) from error
-        except OSError as error:
-            raise LogUnusable(str(self._path), error.strerror or str(error)) from error
-
-    @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        with self._writing():
-            self._db.execute("BEGIN IMMEDIATE")
-            try:
-                yield
-            except BaseException:
-                self._db.rollback()
-                raise
-            self._db.commit()
-
-    def _set(self, **values: object) -> None:
-        self._db.executemany("REPLACE INTO meta VALUES (?, ?)", list(values.items()))
 
     def add(self, batch: Batch, sequence: int) -> None:
         """Add what a batch found; places that are there already get the newer sequence."""
@@ -158,13 +131,6 @@ class ChangeLog:
         if self._size_bytes() > self._bytes_max:
             self.lose(sequence, "there were more changes than the change log takes")
 
-    def _size_bytes(self) -> int:
-        pages = [
-            int(self._db.execute(f"PRAGMA {name}").fetchone()[0])
-            for name in ("page_count", "freelist_count", "page_size")
-        ]
-        return (pages[0] - pages[1]) * pages[2]
-
     def lose(self, sequence: int, reason: str) -> None:
         """Begin anew: positions before this sequence cannot be answered any more."""
         with self._transaction():
@@ -175,8 +141,9 @@ class ChangeLog:
     def forget(self, sequence: int) -> None:
         """Drop what no position from this sequence on needs."""
         with self._transaction():
-            row = self._db.execute("SELECT value FROM meta WHERE key = 'oldest'").fetchone()
-            if sequence <= row[0]:
+            oldest = self._get("oldest")
+            assert isinstance(oldest, int)
+            if sequence <= oldest:
                 return
             self._db.execute("DELETE FROM looks WHERE sequence <= ?", (sequence,))
             self._db.execute("DELETE FROM mounts WHERE sequence <= ?", (sequence,))
@@ -200,9 +167,6 @@ class ChangeLog:
                 "REPLACE INTO mounts VALUES (?, ?, ?)",
                 [(path, sequence, _checksum(sequence, 0, path)) for path in paths],
             )
-
-    def close(self) -> None:
-        self._db.close()
 
 
 class LogReader:

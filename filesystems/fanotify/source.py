@@ -17,11 +17,8 @@ from filesystems.fanotify.asking import ask
 from filesystems.fanotify.log import LoggedLook, LogReader
 from filesystems.fanotify.looks import Kind
 from filesystems.fanotify.tree import OpenDirectory, RootIdentity, Tree, inode_of, leads_to
-from shards.changes import ChangeSet, Gap, Position, without_covered
+from shards.changes import CHANGES_MAX, ChangeSet, Gap, Position, without_covered
 from shards.errors import ForebayError
-
-# More than that is no incremental any more: a scan costs less, in memory as in time.
-CHANGES_MAX = 1_000_000
 
 
 class FanotifySource:

@@ -13,8 +13,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import sqlite3
-import threading
 import time
 import zlib
 from collections.abc import Iterator
@@ -22,6 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple, Self
 
+from filesystems.log_file import META_TABLE, LogFile
 from filesystems.lustre.changelog import Cursor
 from filesystems.lustre.errors import LogBusy, LogUnusable
 from filesystems.lustre.looks import Batch, Kind
@@ -32,11 +31,9 @@ LOG_VERSION = 1
 LOG_BYTES_MAX = 4 << 30
 # Small ones make a reading of a million records three times as long.
 CACHE_BYTES, CHECKPOINT_PAGES = 128 << 20, 16_384
-BUSY_TIMEOUT_S = 30.0
 LOCK_TIMEOUT_S, LOCK_POLL_S = 60.0, 0.05
 
 _TABLES = """
-CREATE TABLE meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID;
 CREATE TABLE looks (fid BLOB, name BLOB, kind INTEGER, about BLOB NOT NULL, sequence INTEGER,
     checksum INTEGER,
     PRIMARY KEY (fid, name, kind)) WITHOUT ROWID;
@@ -86,7 +83,7 @@ def locked(folder: Path, timeout_s: float = LOCK_TIMEOUT_S) -> Iterator[None]:
     except OSError as error:
         raise LogUnusable(str(path), error.strerror) from error
     try:
-        end, never = time.monotonic() + timeout_s, threading.Event()
+        end = time.monotonic() + timeout_s
         while True:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -94,23 +91,20 @@ def locked(folder: Path, timeout_s: float = LOCK_TIMEOUT_S) -> Iterator[None]:
             except BlockingIOError as error:
                 if time.monotonic() >= end:
                     raise LogBusy(str(folder), timeout_s) from error
-                never.wait(LOCK_POLL_S)
+            time.sleep(LOCK_POLL_S)
         yield
     finally:
         os.close(lock)
 
 
-class ChangeLog:
+class ChangeLog(LogFile):
     """The log of a dataset, opened by whoever holds the lock."""
 
     def __init__(self, folder: Path, identity: str, bytes_max: int = LOG_BYTES_MAX) -> None:
         """Open the log; one of another identity is replaced by a new one."""
-        self._path = folder / LOG_NAME
+        super().__init__(folder / LOG_NAME, LogUnusable)
         self._bytes_max = bytes_max
         with self._using():
-            if not self._path.exists():
-                os.close(os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
-            self._db = sqlite3.connect(self._path, timeout=BUSY_TIMEOUT_S, isolation_level=None)
             try:
                 self._db.execute("PRAGMA journal_mode = WAL")
                 self._db.execute("PRAGMA synchronous = FULL")
@@ -137,7 +131,7 @@ class ChangeLog:
         with self._transaction():
             for table in tables:
                 self._db.execute(f"DROP TABLE {table}")
-            for statement in _TABLES.split(";"):
+            for statement in (META_TABLE, *_TABLES.split(";")):
                 self._db.execute(statement)
             self._set(
                 version=LOG_VERSION,
@@ -148,39 +142,12 @@ class ChangeLog:
                 oldest_reason="",
             )
 
-    @contextmanager
-    def _using(self) -> Iterator[None]:
-        try:
-            yield
-        except (sqlite3.Error, OverflowError, TypeError) as error:
-            raise LogUnusable(str(self._path), str(error)) from error
-        except OSError as error:
-            raise LogUnusable(str(self._path), error.strerror or str(error)) from error
-
-    @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        with self._using():
-            self._db.execute("BEGIN IMMEDIATE")
-            try:
-                yield
-            except BaseException:
-                self._db.rollback()
-                raise
-            self._db.commit()
-
-    def _get(self, key: str) -> object:
-        row = self._db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
-        return row[0] if row else None
-
     def _number(self, key: str) -> int:
         with self._using():
             value = self._get(key)
         if not isinstance(value, int):
             raise LogUnusable(str(self._path), f"it has no {key}")
         return value
-
-    def _set(self, **values: object) -> None:
-        self._db.executemany("REPLACE INTO meta VALUES (?, ?)", list(values.items()))
 
     @property
     def sequence(self) -> int:
@@ -226,14 +193,6 @@ class ChangeLog:
         with self._transaction():
             self._keep(target, cursor)
 
-    def _size_bytes(self) -> int:
-        with self._using():
-            pages = [
-                int(self._db.execute(f"PRAGMA {name}").fetchone()[0])
-                for name in ("page_count", "freelist_count", "page_size")
-            ]
-        return (pages[0] - pages[1]) * pages[2]
-
     def lose(self, reason: str, target: str = "", cursor: Cursor | None = None) -> None:
         """Begin anew: no position that was given so far can be answered any more."""
         self._drop(self.sequence + 1, reason, target, cursor)
@@ -277,9 +236,6 @@ class ChangeLog:
                 if _checksum(sequence, kind, fid, name, about) != checksum:
                     raise LogUnusable(str(self._path), "it is damaged")
                 yield LoggedLook(fid, name, Kind(kind), about)
-
-    def close(self) -> None:
-        self._db.close()
 
     def __enter__(self) -> Self:
         return self

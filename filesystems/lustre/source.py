@@ -28,11 +28,8 @@ from filesystems.lustre.log import ChangeLog, LoggedLook, locked
 from filesystems.lustre.looks import Batch, Kind
 from filesystems.lustre.resolve import Resolver, inside
 from filesystems.lustre.settings import LustreChangelogs
-from shards.changes import ChangeSet, Gap, Position, without_covered
+from shards.changes import CHANGES_MAX, ChangeSet, Gap, Position, without_covered
 from shards.errors import ForebayError
-
-# More than that is no incremental any more: a scan costs less, in memory as in time.
-CHANGES_MAX = 1_000_000
 
 
 class LustreSource:

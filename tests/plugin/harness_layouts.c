@@ -2,7 +2,7 @@
  *
  * The parsers of layouts, one command per run; bytes come and go in hexadecimal:
  *
- *   lustre WITHOUT_POOL ALL_OSTS OSTS_MAX    stdin: a lustre.lov; prints "VERDICT POOL STRIPES
+ *   lustre WITHOUT_POOL ALL_OSTS             stdin: a lustre.lov; prints "VERDICT POOL STRIPES
  *                                            MIRRORS BYTES"
  *   ceph                                     stdin: a text; prints "none", or the text and the
  *                                            text without its pool, a line each
@@ -15,30 +15,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "hex.h"
 #include "layout.h"
 #include "layout_ceph.h"
-
-static int digit(char c) { return c <= '9' ? c - '0' : c - 'a' + 10; }
-
-/* Exactly as long as it is, so that AddressSanitizer sees a read beyond it. */
-static size_t read_hex(uint8_t **bytes) {
-  char *text = NULL;
-  size_t capacity = 0;
-  ssize_t length = getline(&text, &capacity, stdin);
-  size_t size = length > 0 ? (size_t)length / 2 : 0;
-  *bytes = malloc(size != 0 ? size : 1);
-  for (size_t i = 0; i < size; i++) {
-    (*bytes)[i] = (uint8_t)(digit(text[2 * i]) << 4 | digit(text[2 * i + 1]));
-  }
-  free(text);
-  return size;
-}
-
-static void print_hex(const void *data, size_t size) {
-  for (size_t i = 0; i < size; i++)
-    printf("%02x", ((const uint8_t *)data)[i]);
-  printf("\n");
-}
 
 static void rebuild(char **argv, const uint8_t *lov, size_t size) {
   const struct fb_lustre_changes changes = {.without_pool = atoi(argv[2]),
@@ -49,6 +28,7 @@ static void rebuild(char **argv, const uint8_t *lov, size_t size) {
   enum fb_lustre_verdict verdict = fb_lustre_rebuild(lov, size, &changes, out, &out_size, &about);
   printf("%d %d %d %u ", verdict, about.has_pool, about.has_stripes, about.mirrors);
   print_hex(out, verdict == FB_LUSTRE_OK ? out_size : 0);
+  printf("\n");
   free(out);
 }
 
@@ -88,6 +68,7 @@ static void take_command(const uint8_t *bytes, size_t size) {
   fb_layout_take_command(ahead, text);
   printf("%d %d %llu ", ahead->kind, ahead->is_damaged, (unsigned long long)ahead->ino);
   print_hex(ahead->data, ahead->kind != FB_LAYOUT_NONE ? ahead->size : 0);
+  printf("\n");
   free(text);
   free(ahead);
 }

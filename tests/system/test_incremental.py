@@ -24,9 +24,9 @@ def tree(tmp_path):
     return root
 
 
-def check_restore(installation, run, tree, tmp_path):
+def check_restore(installation, run, tree, tmp_path, ways=("forebay", "bconsole")):
     """Restore a run both ways and compare each with the tree."""
-    for way in ("forebay", "bconsole"):
+    for way in ways:
         to = tmp_path / f"{way}-{run}"
         if way == "forebay":
             result = installation.ok("restore", run, "--to", to, "--json", "-q").json

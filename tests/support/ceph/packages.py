@@ -5,11 +5,11 @@ Does not cover: running them (keeper).
 """
 
 import fcntl
-import os
 import shutil
 from pathlib import Path
 
 from bacula_bridge import debian
+from bacula_bridge.programs import default_cache
 
 PACKAGES = (
     *("ceph-mon", "ceph-mgr", "ceph-osd", "ceph-mds", "ceph-fuse", "ceph-common"),
@@ -19,15 +19,9 @@ FOLDER = "ceph-trixie"
 _LINKS = ("bin", "sbin", "lib", "lib64")  # of merged /usr; base-files' maintainer script makes them
 
 
-def cache_folder() -> Path:
-    """Return where programs are kept from one run to the next."""
-    base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    return Path(base, "forebay")
-
-
 def ceph_root() -> Path:
     """Return the folder with Ceph's programs; the first call downloads 135 MB."""
-    folder = cache_folder()
+    folder = default_cache()
     folder.mkdir(parents=True, exist_ok=True)
     root = folder / FOLDER
     with open(folder / f"{FOLDER}.lock", "w") as lock:

@@ -179,7 +179,7 @@ def test_the_margin_may_be_set_by_the_environment(monkeypatch):
 
 
 def test_more_than_a_scan_is_a_gap(ceph, monkeypatch):
-    monkeypatch.setattr(rctime, "NAMES_MAX", 2)
+    monkeypatch.setattr(rctime, "CHANGES_MAX", 2)
     ceph.change(b".")
     with pytest.raises(Gap, match="a scan costs less"):
         source(ceph)[0].changes(since(ceph, 1000))

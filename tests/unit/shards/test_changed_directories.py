@@ -92,7 +92,7 @@ def test_a_name_that_became_a_directory_is_new():
 
 
 def test_more_than_a_scan_is_a_gap(monkeypatch):
-    monkeypatch.setattr("shards.changed_directories.NAMES_MAX", 1)
+    monkeypatch.setattr("shards.changed_directories.CHANGES_MAX", 1)
     with pytest.raises(Gap, match="more than 1 names are gone"):
         listed(b"", a=(2, False))
 
