@@ -36,14 +36,17 @@ class CoordinatorActor:
 
     _coordinator: Coordinator
 
-    def __init__(self, state: str, catalog: str) -> None:
+    def __init__(self, state: str, catalog: str, targets: int) -> None:
         self._state = StateDirectory(Path(state))
         self._catalog = Catalog(Path(catalog))
+        self._targets = targets
 
     @ray.method(concurrency_group="control")
     def open(self) -> None:
         """Open the ledger. Not in __init__: Ray would make text of its errors."""
-        self._coordinator = Coordinator(self._state, self._catalog, self._change_source)
+        self._coordinator = Coordinator(
+            self._state, self._catalog, self._change_source, self._targets
+        )
 
     def _change_source(self, dataset: Dataset) -> ChangeSource | None:
         return change_source(self._state.changes(dataset.name), dataset.name, dataset.root)

@@ -25,7 +25,7 @@ from bacula_bridge.scoping import FULL_LEVEL, Scoping
 from bacula_bridge.source import Joined, JoinRefused, Scope, SegmentPage
 from shards.changes import ChangeSource
 from shards.errors import ForebayError, UsageError
-from shards.lease import Pacing
+from shards.lease import TARGETS_MAX, Pacing
 from shards.ledger import Dataset, Lease, LeaseResult, Ledger, Run, ScanTotals
 from shards.ledger_schema import JobState, RunState
 from shards.merkle import receipts_root, run_root
@@ -76,10 +76,13 @@ class Coordinator:
         state: StateDirectory,
         catalog: Catalog,
         change_source: Callable[[Dataset], ChangeSource | None] = lambda dataset: None,
+        targets: int = TARGETS_MAX,
     ) -> None:
+        """targets: so many metadata targets have a walker."""
         state.make()
         self._state = state
         self._catalog = catalog
+        self._targets = targets
         self._ledger = Ledger(state.ledger)
         self._jobs = ShardJobs(self._ledger)
         self._finder = BaseFinder(self._ledger, catalog)
@@ -190,7 +193,7 @@ class Coordinator:
     def reopen_run(self, number: int) -> Run:
         """Open a run again that was left incomplete, as long as no newer one began."""
         with self._news:
-            run = self._ledger.reopen_run(number)
+            run = self._ledger.reopen_run(number, self._targets)
             self._state.make_run(run.number)
             if run.scan_ended is not None:  # it may have been killed before it did this
                 self._scoping.complete(run.number)
@@ -298,6 +301,7 @@ class Coordinator:
 
     def commit_lease(self, number: int, role: str, epoch: int, result: LeaseResult) -> None:
         """Make what was found under a lease exist."""
+        result = result.among(self._targets)
         with self._news:
             run = self._ledger.commit_lease(number, role, epoch, result)
             if run is not None and not result.whole:

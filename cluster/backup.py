@@ -71,6 +71,7 @@ class BackupRequest:
     shards: int
     filesystem: str  # the adapter
     mount_type: str  # as Linux calls it
+    targets: int  # metadata targets, each with a walker
     margin_ns: int  # how far apart two changes may be and still have one ctime
     pacing: Pacing | None = None  # None: as the dataset has it
     level: str = LEVEL_DEFAULT
@@ -118,6 +119,7 @@ def _request(
         check_shards(shards),
         detected.filesystem.name,
         detected.type_name,
+        len(detected.filesystem.targets()),
         timestamp_margin_ns(detected.type_name),
         level=level,
     )
@@ -132,7 +134,7 @@ def back_up(settings: Settings, request: BackupRequest, display: BackupDisplay) 
     with ThreadPoolExecutor(max_workers=1) as pool:
         preparing = pool.submit(_prepare_lab, settings, request, display)
         try:
-            with EmbeddedCluster(settings) as cluster:
+            with EmbeddedCluster(settings, request.targets) as cluster:
                 number = run_backup(cluster, preparing.result().lab, request, display)
         finally:
             if preparing.exception() is None:

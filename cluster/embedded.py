@@ -168,7 +168,9 @@ class EmbeddedCluster:
         settings = self._settings
         state = str(settings.state.base)
         catalog = str(catalog_path(settings.lab))
-        self.coordinator = CoordinatorActor.options(name=COORDINATOR).remote(state, catalog)
+        self.coordinator = CoordinatorActor.options(name=COORDINATOR).remote(
+            state, catalog, self._targets
+        )
         answer(self.coordinator.open.remote(), "the coordinator")
         self.bridge = BridgeActor.options(name="bridge").remote(
             self.coordinator, str(settings.socket), state, catalog

@@ -48,7 +48,11 @@ def scan_directory(
     root = directory.resolve()
     filesystem = detect(root).filesystem
     options = WalkOptions(
-        shards=1, seed=0, threads=pacing.threads, latency_target_us=pacing.latency_target_us
+        shards=1,
+        seed=0,
+        threads=pacing.threads,
+        latency_target_us=pacing.latency_target_us,
+        hands_over=False,
     )
     partial = out.with_name(f"{out.name}.partial") if out else None
     started = time.monotonic()

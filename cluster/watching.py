@@ -23,13 +23,14 @@ from typing import Any
 from bacula_bridge.render import check_dataset_name
 from cluster.output import plural
 from cluster.settings import Settings, default_dataset_name
-from filesystems.detect import detect, mount_point_of
+from filesystems.detect import detect
 from filesystems.fanotify.asking import ask
 from filesystems.fanotify.log import LOCK_NAME, LogReader
 from filesystems.fanotify.reader import Reader
 from filesystems.lustre.settings import FILE_NAME as CHANGELOGS_NAME
 from filesystems.lustre.settings import LustreChangelogs, tried
 from filesystems.lustre.source import LustreSource
+from filesystems.mounts import mount_point_of
 from shards.changes import Gap
 from shards.errors import ForebayError, UsageError
 from shards.ledger import Ledger

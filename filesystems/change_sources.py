@@ -11,11 +11,11 @@ from pathlib import Path
 
 from filesystems.cephfs.attributes import MOUNT_TYPES
 from filesystems.cephfs.rctime import RctimeSource, margin_s
-from filesystems.detect import mount_type_of
 from filesystems.fanotify.source import FanotifySource
 from filesystems.lustre.errors import SettingsWrong
 from filesystems.lustre.settings import LustreChangelogs
 from filesystems.lustre.source import LustreSource
+from filesystems.mounts import mount_type_of
 from shards.changes import ChangeSource
 
 

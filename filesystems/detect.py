@@ -8,15 +8,19 @@ from __future__ import annotations
 
 import errno
 import os
-import re
 from dataclasses import dataclass
-from pathlib import Path
 
+from filesystems.cephfs.attributes import MOUNT_TYPES as CEPHFS_TYPES
+from filesystems.cephfs.ranks import CephfsFilesystem
 from filesystems.errors import for_root
 from filesystems.interface import Filesystem
+from filesystems.lustre.api import Library
+from filesystems.lustre.errors import LibraryMissing
+from filesystems.lustre.filesystem import LustreFilesystem
+from filesystems.mounts import mount_type
 from filesystems.posix import PosixFilesystem
 
-UNKNOWN_TYPE = "unknown"
+LUSTRE_TYPE = "lustre"
 
 # Filesystems of this machine's own kernel: they stamp with its clock, whose coarse ticks are at
 # most 10 ms apart (CONFIG_HZ=100; Linux ktime_get_coarse_real_ts64).
@@ -41,6 +45,7 @@ class Detected:
 
     filesystem: Filesystem
     type_name: str  # as in /proc/self/mountinfo: ext4, lustre, nfs4, fuse.sshfs ...
+    lacking: str = ""  # why its own interfaces are not used; empty if they are, or it has none
 
 
 def detect(root: str | bytes | os.PathLike[str]) -> Detected:
@@ -53,67 +58,19 @@ def detect(root: str | bytes | os.PathLike[str]) -> Detected:
     except OSError as error:
         raise for_root(filesystem.root, error.errno or 0) from error
     try:
-        return Detected(filesystem, mount_type(descriptor))
+        type_name = mount_type(descriptor)
     finally:
         os.close(descriptor)
+    if type_name in CEPHFS_TYPES:
+        return Detected(CephfsFilesystem(root), type_name)
+    if type_name == LUSTRE_TYPE:
+        try:
+            return Detected(LustreFilesystem(root, Library()), type_name)
+        except LibraryMissing as error:
+            return Detected(filesystem, type_name, f"one walker for all MDTs: {error}")
+    return Detected(filesystem, type_name)
 
 
 def open_filesystem(root: bytes) -> Filesystem:
     """Return the adapter for a tree."""
     return detect(root).filesystem
-
-
-def mount_type_of(root: bytes) -> str:
-    """Return the type of the filesystem that a directory is on; "unknown" if there is none."""
-    try:
-        descriptor = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    except OSError:
-        return UNKNOWN_TYPE
-    try:
-        return mount_type(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def mount_type(descriptor: int) -> str:
-    """Return the type of the filesystem that an open file is on.
-
-    By the mount, not by statfs: its magic number is the same for every FUSE filesystem.
-    """
-    fields = _mount_fields(descriptor)
-    return os.fsdecode(fields[fields.index(b"-", 6) + 1]) if fields else UNKNOWN_TYPE
-
-
-def mount_point_of(root: bytes) -> bytes | None:
-    """Return the mount point that a directory is at or below; None if that is not known."""
-    descriptor = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        fields = _mount_fields(descriptor)
-    finally:
-        os.close(descriptor)
-    # Blanks and the like are in octal (proc_pid_mountinfo(5)).
-    unescaped = re.compile(rb"\\([0-7]{3})")
-    return unescaped.sub(lambda found: bytes([int(found[1], 8)]), fields[4]) if fields else None
-
-
-def _mount_fields(descriptor: int) -> list[bytes]:
-    """Return the fields of the line of mountinfo for an open file's mount; none without /proc."""
-    try:
-        information = Path(f"/proc/self/fdinfo/{descriptor}").read_bytes()
-        mounts = Path("/proc/self/mountinfo").read_bytes()
-    except OSError:
-        return []
-    mount = _field_after(information, b"mnt_id:")
-    for line in mounts.splitlines():
-        fields = line.split()
-        # ID parent major:minor root point options [optional ...] - type source options
-        if fields and fields[0] == mount and b"-" in fields:
-            return fields
-    return []
-
-
-def _field_after(text: bytes, key: bytes) -> bytes:
-    for line in text.splitlines():
-        if line.startswith(key):
-            return line[len(key) :].strip()
-    return b""

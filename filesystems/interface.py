@@ -55,6 +55,7 @@ class WalkOptions:
     # The same, of directories that another target's walker is to list: they go to the frontier,
     # with device and inode, from the beginning (cookie 0).
     elsewhere: tuple[tuple[int, int], ...] = ()
+    hands_over: bool = True  # what other targets serve; False: this walk lists all of it
     descriptors_max: int = 0  # directories open at once; 0: half of the process's limit
     dont_sync: bool = False  # attributes from the client's cache will do (AT_STATX_DONT_SYNC)
 
@@ -161,6 +162,13 @@ class Filesystem(ABC):
     @abstractmethod
     def targets(self) -> list[MetadataTarget]:
         """Return what serves the namespace, in the order of the `target` column."""
+
+    @abstractmethod
+    def target_of(self, directory: bytes) -> int:
+        """Return the index of the target that serves a directory, by its path below the root.
+
+        Raises OSError if it cannot be opened.
+        """
 
     @abstractmethod
     def walk(

@@ -29,6 +29,9 @@ class PosixFilesystem(Filesystem):
     def targets(self) -> list[MetadataTarget]:
         return [MetadataTarget(0, "posix")]
 
+    def target_of(self, directory: bytes) -> int:
+        return 0
+
     def walk(
         self,
         directories: Sequence[PendingDirectory],

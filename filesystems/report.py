@@ -30,6 +30,7 @@ class TreeReport:
     reason: str  # why it scans; empty if it does not
     better: str  # what to do for a change source; empty if there is one, or none is to be had
     layouts: str  # what is kept of how files are striped
+    lacking: str  # why the filesystem's own interfaces are not used; empty if they are
 
 
 def examine_tree(root: Path, log: Path, dataset: str) -> TreeReport:
@@ -55,6 +56,7 @@ def examine_tree(root: Path, log: Path, dataset: str) -> TreeReport:
         reason,
         _better(detected.type_name, root) if name == SCAN else "",
         _LAYOUTS.get(detected.type_name, ""),
+        detected.lacking,
     )
 
 

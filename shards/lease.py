@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 THREADS_AUTOMATIC = 0  # as many as help, at most 128
+TARGETS_MAX = 64  # metadata targets; each has a walker, which is a process
 
 
 @dataclass(frozen=True, slots=True)

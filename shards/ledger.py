@@ -14,7 +14,7 @@ import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -139,6 +139,16 @@ class LeaseResult:
     errors: int
     mount_points: int = 0
     whole: bool = True  # as the lease's
+
+    def among(self, targets: int) -> LeaseResult:
+        """Return it with what has no walker of its own given to target 0's."""
+        if all(directory.target < targets for directory in self.frontier):
+            return self
+        frontier = (
+            directory if directory.target < targets else replace(directory, target=0)
+            for directory in self.frontier
+        )
+        return replace(self, frontier=tuple(frontier))
 
 
 @dataclass(frozen=True, slots=True)
@@ -403,8 +413,11 @@ class Ledger:
             if changed:
                 _look_everywhere(db, number)
 
-    def reopen_run(self, number: int) -> Run:
-        """Open the newest run of a dataset again: its scan and its shards go on."""
+    def reopen_run(self, number: int, targets: int) -> Run:
+        """Open the newest run of a dataset again: its scan and its shards go on.
+
+        What no target below so many serves goes to target 0.
+        """
         run = self.run(number)
         if run is None:
             raise NotResumable(number, "there is no such run; `forebay runs` lists them")
@@ -422,6 +435,9 @@ class Ledger:
             )
             for table in ("directories", "names"):
                 db.execute(f"UPDATE {table} SET lease = NULL WHERE run = ?", (number,))
+            db.execute(
+                "UPDATE directories SET target = 0 WHERE run = ? AND target >= ?", (number, targets)
+            )
             _check_scan_ended(db, number)
         reopened = self.run(number)
         assert reopened is not None

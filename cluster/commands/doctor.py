@@ -54,6 +54,8 @@ def _print_tree(tree: TreeReport) -> None:
     print(
         f"  served by     {plural(len(tree.targets), 'metadata target')}: {', '.join(tree.targets)}"
     )
+    if tree.lacking:
+        print(f"  lacking       {tree.lacking}")
     if tree.reason:
         print(f"  incrementals  scan the whole tree: {tree.reason}")
     else:

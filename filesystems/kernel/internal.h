@@ -283,6 +283,7 @@ void directory_path(const struct directory *directory, char *path);
 int open_first(struct fw_walk *walk, struct directory *directory, int base, int *descriptor);
 int open_again(struct directory *directory, struct directory *ancestor, int base, int *descriptor);
 bool walk_is_foreign(const struct fw_walk *walk, const struct statx *attributes);
+void identities_sort(struct fw_identity *identities, size_t count);
 bool walk_is_excluded(const struct fw_walk *walk, uint64_t device, uint64_t inode);
 bool walk_is_elsewhere(const struct fw_walk *walk, uint64_t device, uint64_t inode);
 int statx_retrying(int descriptor, const char *name, int flags, struct statx *attributes);

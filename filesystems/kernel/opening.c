@@ -50,14 +50,22 @@ bool walk_is_foreign(const struct fw_walk *walk, const struct statx *attributes)
             (attributes->stx_attributes & STATX_ATTR_AUTOMOUNT));
 }
 
+static int compare_identities(const void *left, const void *right) {
+    const struct fw_identity *a = left, *b = right;
+    if (a->inode != b->inode) {
+        return a->inode < b->inode ? -1 : 1;
+    }
+    return a->device < b->device ? -1 : a->device > b->device;
+}
+
+void identities_sort(struct fw_identity *identities, size_t count) {
+    qsort(identities, count, sizeof *identities, compare_identities);
+}
+
 static bool is_among(const struct fw_identity *identities, size_t count, uint64_t device,
                      uint64_t inode) {
-    for (size_t i = 0; i < count; i++) {
-        if (identities[i].inode == inode && identities[i].device == device) {
-            return true;
-        }
-    }
-    return false;
+    struct fw_identity wanted = {.device = device, .inode = inode};
+    return bsearch(&wanted, identities, count, sizeof *identities, compare_identities) != NULL;
 }
 
 bool walk_is_excluded(const struct fw_walk *walk, uint64_t device, uint64_t inode) {

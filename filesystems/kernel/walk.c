@@ -152,6 +152,7 @@ static struct fw_identity *copy_identities(const struct fw_identity *from, size_
     struct fw_identity *copy = malloc((count + 1) * sizeof *copy);
     if (copy != NULL && count > 0) {
         memcpy(copy, from, count * sizeof *copy);
+        identities_sort(copy, count);
     }
     return copy;
 }

@@ -42,6 +42,8 @@ _ffi.cdef(
     int llapi_fid2path_at(int mnt_fd, const void *fid, char *path, int pathlen,
                           long long *recno, int *linkno);
     int llapi_path2fid(const char *path, void *fid);
+    int llapi_get_obd_count(char *mnt, int *count, int is_mdt);
+    int llapi_file_fget_mdtidx(int fd, int *mdtidx);
     """
 )
 
@@ -96,6 +98,22 @@ class Library:
         if code != 0:
             raise failed(os.fsdecode(path), "llapi_path2fid", -code)
         return Fid.from_bytes(_ffi.buffer(fid)[:])
+
+    def target_count(self, mount: bytes) -> int:
+        """Return how many MDTs a mounted filesystem has."""
+        count = _ffi.new("int *")
+        code = self._call("llapi_get_obd_count")(mount, count, 1)
+        if code != 0:
+            raise failed(os.fsdecode(mount), "llapi_get_obd_count", -code)
+        return int(count[0])
+
+    def target_of(self, directory: int) -> int:
+        """Return the index of the MDT that an open directory is on; of a striped one, the first."""
+        index = _ffi.new("int *")
+        code = self._call("llapi_file_fget_mdtidx")(directory, index)
+        if code != 0:
+            raise failed(f"descriptor {directory}", "llapi_file_fget_mdtidx", -code)
+        return int(index[0])
 
     def paths(self, mount: int, fid: bytes, links_max: int = LINKS_MAX) -> list[bytes]:
         """Return the paths of a FID, relative to the mount point; none if there is no such FID.

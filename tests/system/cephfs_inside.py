@@ -15,9 +15,10 @@ from pathlib import Path
 import pytest
 
 from filesystems.cephfs.attributes import recursive_change_second
+from filesystems.cephfs.ranks import PIN, CephfsFilesystem
 from filesystems.cephfs.rctime import margin_s
-from filesystems.posix import PosixFilesystem
 from tests.conformance.filesystem_suite import FilesystemSuite
+from tests.conformance.targets_suite import TargetsSuite
 from tests.support.compare import compare_trees
 from tests.system.test_faults import small_tree
 from tests.system.test_incremental import check_restore, levels
@@ -38,6 +39,14 @@ def clients():
     return Path(one), Path(two)
 
 
+@pytest.fixture
+def walked(clients):
+    folder = Path(tempfile.mkdtemp(prefix="walk-", dir=clients[0]))
+    folder.chmod(0o755)
+    yield folder
+    subprocess.run(["rm", "-rf", "--", folder], check=True)
+
+
 class TestCephfsWalk(FilesystemSuite):
     """The walk keeps its contract there, but for the kernel's own bounds, shown on any tree."""
 
@@ -52,14 +61,24 @@ class TestCephfsWalk(FilesystemSuite):
     test_directories_closed_for_want_of_descriptors_are_opened_again = None
 
     def adapter(self, root):
-        return PosixFilesystem(root)
+        return CephfsFilesystem(root)
 
     @pytest.fixture
-    def root(self, clients):
-        folder = Path(tempfile.mkdtemp(prefix="walk-", dir=clients[0]))
-        folder.chmod(0o755)
-        yield folder
-        subprocess.run(["rm", "-rf", "--", folder], check=True)
+    def root(self, walked):
+        return walked
+
+
+class TestCephfsRanks(TargetsSuite):
+    """Directories pinned to two metadata servers are walked by two walkers."""
+
+    def placed(self, root, targets):
+        for path, rank in targets.items():
+            os.setxattr(root / os.fsdecode(path), PIN, b"%d" % rank)
+        return CephfsFilesystem(root)
+
+    @pytest.fixture
+    def root(self, walked):
+        return walked
 
 
 @pytest.fixture(scope="module")
@@ -146,6 +165,7 @@ def test_a_full_three_incrementals_and_restores(installation, clients, traps, tm
     tree = one / "tree"
     report = installation.ok("doctor", tree, "--json").json["tree"]
     assert (report["mount_type"], report["change_source"]) == ("fuse.ceph-fuse", "rctime")
+    assert (report["adapter"], report["targets"]) == ("cephfs", ["rank 0", "rank 1"])
     first = installation.backup(tree, "--name", "ceph", "--shards", "3")
     assert levels(installation, first) == ["F"] * 3
     check(installation, first["run"], tree, tmp_path)

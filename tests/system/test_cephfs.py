@@ -16,7 +16,7 @@ pytestmark = pytest.mark.bacula
 HISTORIES = int(os.environ.get("FOREBAY_CEPH_HISTORIES", "8"))
 TIMEOUT_S = 900.0
 # One of the six walks in steps is enough: to make their tree takes half a minute.
-WALKS = "TestCephfsWalk and not (frontiers and not 4-300)"
+WALKS = "(TestCephfsWalk or TestCephfsRanks) and not (frontiers and not 4-300)"
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +72,10 @@ def processes(cluster, mounts, tmp_path_factory):
         "histories": start_inside(cluster, "tests.support.ceph.histories", *mounts, *seeds),
         "walks": start_tests(cluster, mounts, WALKS, tmp_path_factory.mktemp("walks")),
         "backups": start_tests(
-            cluster, mounts, "not TestCephfsWalk", tmp_path_factory.mktemp("backups")
+            cluster,
+            mounts,
+            "not (TestCephfsWalk or TestCephfsRanks)",
+            tmp_path_factory.mktemp("backups"),
         ),
     }
     yield found

@@ -378,3 +378,37 @@ int llapi_fid2path_at(int mnt_fd, const struct fid *fid, char *path, int pathlen
     memcpy(path, begin, (size_t)(end - begin) + 1);
     return 0;
 }
+
+/* How many there are is in the file `mdts`. */
+static int mdts(void)
+{
+    size_t size = 0;
+    char *text = slurp("mdts", NULL, &size);
+    int count = text != NULL ? atoi(text) : 1;
+    free(text);
+    return count;
+}
+
+int llapi_get_obd_count(char *mnt, int *count, int is_mdt)
+{
+    struct stat st;
+    if (stat(mnt, &st) != 0)
+        return -errno;
+    *count = is_mdt ? mdts() : 0;
+    return fault(NULL, "obd_count", 0);
+}
+
+/* A directory that was not placed is on the first one. */
+int llapi_file_fget_mdtidx(int fd, int *index)
+{
+    struct stat st;
+    char number[32];
+    size_t size = 0;
+    if (fstat(fd, &st) != 0)
+        return -errno;
+    snprintf(number, sizeof(number), "%llu", (unsigned long long)st.st_ino);
+    char *text = slurp("placed", number, &size);
+    *index = text != NULL ? atoi(text) : 0;
+    free(text);
+    return fault(NULL, "mdtidx", 0);
+}

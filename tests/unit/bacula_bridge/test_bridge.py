@@ -12,7 +12,6 @@ from dataclasses import replace
 import pytest
 
 from bacula_bridge import server
-from bacula_bridge.catalog import FileRow, JobRow
 from bacula_bridge.coordinator import Coordinator
 from bacula_bridge.protocol import (
     Accept,
@@ -25,124 +24,30 @@ from bacula_bridge.protocol import (
     encode_reason,
     frame,
 )
-from bacula_bridge.render import job_name
 from bacula_bridge.server import BridgeServer, SocketUnusable
 from bacula_bridge.stream import StreamState
 from shards.changes import ChangeSet, Position
-from shards.ledger import LeaseResult, LedgerBusy
+from shards.lease import PendingDirectory
+from shards.ledger import LedgerBusy
 from shards.ledger_schema import JobState, RunState
 from shards.receipts import ReceiptsDamaged, read_receipts
 from shards.schema import ReceiptStatus
-from shards.segment import write_segment
-from shards.shard_jobs import CatalogEnd
 from shards.state import StateDirectory
+from tests.support.bridge_site import (
+    GOOD,
+    PAST,
+    READ_NS,
+    ROLE,
+    FakeCatalog,
+    Site,
+    first_tree,
+    old,
+    second_tree,
+)
 from tests.support.plugin_client import FLAG_DELETED, PluginClient
 from tests.support.rows import directory, grouped, row
 
-ROLE = "walker:0"
-PAST = 1_700_000_000
-STAMP = 1_600_000_000 * 10**9
 EVERYWHERE = "the whole tree is looked at: no change reader is set up (`forebay watch`)"
-READ_NS = (PAST - 10) * 10**9
-GOOD = CatalogEnd("T", 1, 1, 1.0, 2.0)
-
-
-class FakeCatalog:
-    """What the coordinator and the planner ask of Bacula's catalog."""
-
-    def __init__(self):
-        self.rows = []  # oldest first
-        self.names = {}  # FileIndex by path, by JobId
-
-    def jobs_named(self, name, limit=100):
-        return [row for row in reversed(self.rows) if row.name == name][:limit]
-
-    def jobs(self, job_ids):
-        return {row.job_id: row for row in self.rows if row.job_id in job_ids}
-
-    def job(self, job_id):
-        return self.jobs([job_id]).get(job_id)
-
-    def files(self, job_id):
-        return (FileRow(index, path, "", "") for path, index in self.names[job_id].items())
-
-    def add(self, jobid, level="F", shard=0, tdate=PAST):
-        """Let a job have ended well, under the unique name that the client gives itself."""
-        made = JobRow(
-            *(jobid, f"job.{jobid}", job_name("d", shard), "B", level, "T"),
-            *("2026-01-01 00:00:00", "2026-01-01 00:00:01", tdate, 1, 1, 0, 1, 1, ""),
-        )
-        self.rows.append(made)
-
-
-class Site:
-    """A coordinator and a bridge without Ray, and a hand-driven walker."""
-
-    def __init__(self, folder, shards=1, changes=lambda dataset: None):
-        self.state = StateDirectory(folder / "state")
-        self.catalog = FakeCatalog()
-        self.coordinator = Coordinator(self.state, self.catalog, changes)
-        self.shards = shards
-        self.dataset = self.coordinator.define_dataset("d", "posix", b"/data", shards)
-        self.socket = folder / "b.sock"
-        self.bridge = BridgeServer(self.socket, self.coordinator, self.state, self.catalog)
-        self.epoch = self.coordinator.take_epoch(ROLE)
-
-    def close(self):
-        self.bridge.stop()
-        self.coordinator.close()
-
-    def open_run(self, level="full"):
-        self.run = self.coordinator.open_run("d", level).number
-        return self.run
-
-    def backup(self, rows, jobid, level="F", tdate=PAST, **hello):
-        """Run shard 0 of a run of one shard to its good end; return ACCEPT and the entries."""
-        self.open_run("full" if level == "F" else "incremental")
-        self.commit(rows)
-        with self.client() as client:
-            accept = client.hello(jobid=jobid, level=level, **hello)
-            assert isinstance(accept, Accept), accept
-            entries = list(client.entries())
-            if entries:
-                client.acknowledge_as_scanned(entries, rows, READ_NS)
-            client.done()
-            assert client.read()[0] is FrameType.DONE_ACK
-        self.join_streams()
-        self.catalog.add(jobid, level, tdate=tdate)
-        self.coordinator.job_ended(self.run, 0, jobid, f"job.{jobid}", GOOD)
-        assert self.coordinator.end_run(self.run).state is RunState.COMPLETE
-        return accept, entries
-
-    def commit(self, rows, frontier=()):
-        lease = self.coordinator.take_lease(0, ROLE, self.epoch, 5)
-        batch, counts = grouped(rows, self.shards, self.dataset.seed)
-        info = write_segment(
-            self.state.segments(lease.run),
-            f"{lease.number}.arrow",
-            batch,
-            counts,
-            run=lease.run,
-            lease=lease.number,
-            epoch=self.epoch,
-        )
-        result = LeaseResult((info,), tuple(frontier), len(rows), 0, 0, 0, whole=lease.whole)
-        self.coordinator.commit_lease(lease.number, ROLE, self.epoch, result)
-
-    def client(self):
-        return PluginClient(self.socket)
-
-    def job(self, shard=0):
-        return [job for job in self.coordinator.status(self.run).jobs if job.shard == shard][-1]
-
-    def wait_broken(self):
-        """Wait for the bridge to have recorded the stream's end."""
-        self.join_streams()
-        return self.job()
-
-    def join_streams(self):
-        for connection in list(self.bridge._connections.values()):
-            connection.thread.join(20)
 
 
 @pytest.fixture
@@ -200,8 +105,6 @@ def test_accept_names_root_and_run(site):
 
 
 def test_streaming_begins_before_the_scan_ends(site):
-    from shards.lease import PendingDirectory
-
     site.open_run()
     site.commit(some_rows(10), frontier=[PendingDirectory(b"later")])
     with site.client() as client:
@@ -542,42 +445,6 @@ def test_words_for_the_job_log_are_cut_between_characters():
 # Incrementals
 
 
-def old(path, ino, **others):
-    """Return a row that was as it is long before the first backup."""
-    make = directory if others.pop("is_directory", False) else row
-    return make(path, ino, **({"mtime": STAMP, "ctime": STAMP} | others))
-
-
-def first_tree():
-    return [
-        old(b"", 1, is_directory=True),
-        old(b"d", 2, is_directory=True),
-        old(b"d/same", 10, size=1),
-        old(b"d/changed", 11, size=1),
-        old(b"d/gone", 12, size=1),
-        old(b"e", 3, is_directory=True),
-        old(b"link-a", 13, nlink=2),
-        old(b"link-b", 13, nlink=2),
-        old(b"stays-a", 14, nlink=2),
-        old(b"stays-b", 14, nlink=2),
-    ]
-
-
-def second_tree():
-    """Return first_tree() after a write, a new name, two removed ones, a chmod, and an rmdir."""
-    now = {"ctime": STAMP + 1}
-    return [
-        old(b"", 1, is_directory=True, **now),
-        old(b"d", 2, is_directory=True, **now),
-        old(b"d/same", 10, size=1),
-        old(b"d/changed", 11, size=1, **now),
-        old(b"d/new", 20, **now),
-        old(b"link-a", 13, **now),
-        old(b"stays-a", 14, nlink=2, **now),
-        old(b"stays-b", 14, nlink=2, **now),
-    ]
-
-
 # As second_tree() must be sent after first_tree(): path and mark of deletion, class by class.
 SECOND_STREAM = [
     {(b"d/changed", False), (b"d/new", False), (b"link-a", False)},
@@ -728,3 +595,27 @@ def test_damaged_receipts_of_a_base_are_said_and_everything_goes_again(site):
     assert "all that it saved is sent again" in accept.note
     assert (b"gone-by-catalog", True) in set().union(*parts_of(entries, [len(entries)]))
     assert len(entries) == len(second_tree()) + 1
+
+
+def test_directories_of_targets_without_a_walker_go_to_the_first_one(tmp_path):
+    """Their number was told at the start; a directory may be moved to a new one meanwhile."""
+    site = Site(tmp_path)
+    site.coordinator._targets = 2
+    try:
+        site.open_run()
+        found = [PendingDirectory(b"known", target=1), PendingDirectory(b"new", target=2)]
+        site.commit([directory(b"", 1)], frontier=found)
+        taken = {
+            target: site.coordinator.take_lease(target, ROLE, site.epoch, 0) for target in (0, 1)
+        }
+        assert [d.path for d in taken[0].directories] == [b"new"]
+        assert [d.path for d in taken[1].directories] == [b"known"]
+        site.coordinator.end_run(site.run)
+        site.coordinator._targets = 1  # as the next start found it
+        site.coordinator.reopen_run(site.run)
+        lease = site.coordinator.take_lease(0, ROLE, site.epoch, 0)
+        assert b"known" in {d.path for d in lease.directories} | {
+            d.path for d in site.coordinator.take_lease(0, ROLE, site.epoch, 0).directories
+        }
+    finally:
+        site.close()

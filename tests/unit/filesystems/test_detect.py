@@ -9,6 +9,9 @@ import pytest
 
 from filesystems.detect import detect
 from filesystems.errors import RootMissing, RootNotADirectory
+from filesystems.lustre.api import Library
+from filesystems.mounts import mount_point_of, mount_type_of
+from tests.conformance.walk_isolated import in_child, mount_tmpfs, needs_root
 
 
 def test_a_directory_gets_the_posix_adapter_and_the_name_of_its_filesystem(tmp_path):
@@ -39,3 +42,44 @@ def test_detecting_leaves_no_descriptor_open(tmp_path):
     before = len(os.listdir("/proc/self/fd"))
     detect(tmp_path)
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+@needs_root
+def test_a_mount_point_is_found_whatever_is_in_its_name(tmp_path):
+    place = tmp_path / "a b\tc\\d"
+    place.mkdir()
+
+    def look():
+        mount_tmpfs(place)
+        (place / "below").mkdir()
+        return mount_point_of(bytes(place / "below")), mount_type_of(bytes(place / "below"))
+
+    assert in_child(look) == (bytes(place), "tmpfs")
+
+
+@pytest.fixture
+def on(monkeypatch):
+    """Let every tree be on a filesystem of a type."""
+    return lambda name: monkeypatch.setattr("filesystems.detect.mount_type", lambda _: name)
+
+
+@pytest.mark.parametrize("name", ["ceph", "fuse.ceph-fuse", "fuse.ceph"])
+def test_cephfs_has_an_adapter_of_its_own(tmp_path, on, name):
+    on(name)
+    found = detect(tmp_path)
+    assert (found.filesystem.name, found.type_name, found.lacking) == ("cephfs", name, "")
+
+
+def test_lustre_has_an_adapter_of_its_own_where_its_library_is(tmp_path, on, monkeypatch):
+    on("lustre")
+    monkeypatch.setattr("filesystems.detect.Library", lambda: Library("libc.so.6"))
+    assert detect(tmp_path).filesystem.name == "lustre"
+
+
+def test_lustre_without_its_library_is_walked_as_any_tree_and_says_so(tmp_path, on, monkeypatch):
+    on("lustre")
+    monkeypatch.setattr("filesystems.detect.Library", lambda: Library("libnosuch.so.1"))
+    found = detect(tmp_path)
+    assert found.filesystem.name == "posix"
+    assert "one walker for all MDTs: libnosuch.so.1 was not found" in found.lacking
+    assert "install lustre-client" in found.lacking

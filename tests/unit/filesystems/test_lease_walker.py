@@ -20,6 +20,7 @@ from filesystems.lease_walker import (
     UNWRITTEN_BATCHES_MAX,
     LeaseWalker,
 )
+from filesystems.posix import PosixFilesystem
 from shards.lease import Pacing, PendingDirectory
 from shards.ledger import Lease
 from shards.segment import SegmentInfo
@@ -66,6 +67,9 @@ class MadeUpFilesystem(Filesystem):
 
     def targets(self):
         return [MetadataTarget(0, "only")]
+
+    def target_of(self, directory):
+        return 0
 
     def walk(self, directories, options, include_root=False):
         self.options.append(options)
@@ -180,3 +184,18 @@ def test_a_slow_disk_holds_the_walk_back(tmp_path, monkeypatch):
     ]
     assert held == 50
     walker.close()
+
+
+def test_names_that_cannot_be_looked_at_are_errors_of_the_lease(tmp_path):
+    """A run with errors is no base for one that trusts a change source."""
+    (tmp_path / "there").touch()
+    (tmp_path / "segments").mkdir()
+    names = (b"there", b"gone", b"x" * 256)
+    walker = LeaseWalker(PosixFilesystem(tmp_path))
+    try:
+        lease = replace(LEASE, names=names, directories=(), whole=False)
+        assert walker.walk(lease, tmp_path / "segments").result().errors == 1
+        lease = replace(lease, number=2, names=names[:2])
+        assert walker.walk(lease, tmp_path / "segments").result().errors == 0
+    finally:
+        walker.close()
