@@ -9,7 +9,9 @@ can be many are fetched in pages.
 
 from __future__ import annotations
 
+import base64
 import sqlite3
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -211,6 +213,28 @@ class Catalog:
             if len(rows) < PAGE_ROWS:
                 return
             key = (rows[-1][0], _bytes(rows[-1][1]), rows[-1][2])
+
+    def restore_objects(self, job_id: int, name: str) -> list[bytes]:
+        """Return a job's restore objects of a name, as they were before the daemon packed them.
+
+        Raises CatalogUnavailable also where one cannot be unpacked.
+        """
+        query = (
+            "SELECT RestoreObject, ObjectCompression FROM RestoreObject"
+            " WHERE JobId = ? AND ObjectName = ? ORDER BY RestoreObjectId"
+        )
+        found: list[bytes] = []
+        for packed, compression in self._query(query, [job_id, name]):
+            text = _bytes(packed)
+            try:
+                # SQLite's driver stores base64 without padding; 1: zlib (the File Daemon).
+                data = base64.b64decode(text + b"=" * (-len(text) % 4), validate=True)
+                found.append(zlib.decompress(data) if _int(compression) else data)
+            except (ValueError, zlib.error) as error:
+                raise CatalogUnavailable(
+                    str(self.path), f"restore object {name} of JobId {job_id}: {error}"
+                ) from error
+        return found
 
     def _query(self, query: str, parameters: Sequence[object]) -> list[Sequence[object]]:
         try:

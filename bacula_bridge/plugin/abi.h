@@ -146,6 +146,22 @@ struct restore_object {
   void *compression; /* 8 bytes that we never touch */
 };
 
+/* The value of bEventRestoreObject; NULL once all have come. */
+struct restore_object_pkt {
+  int32_t pkt_size;
+  char *object_name;
+  char *object;
+  char *plugin_name;
+  int32_t object_type;
+  int32_t object_len;
+  int32_t object_full_len;
+  int32_t object_index;
+  int32_t object_compression;
+  int32_t stream;
+  uint32_t JobId;
+  int32_t pkt_end;
+};
+
 struct plugin_object {
   char *path, *plugin_name, *category, *type, *name, *source, *uuid;
   uint64_t size;
@@ -293,6 +309,13 @@ ABI_AT(struct io_pkt, status, 40);
 ABI_AT(struct io_pkt, whence, 52);
 ABI_AT(struct io_pkt, offset, 56);
 ABI_AT(struct io_pkt, pkt_end, 68);
+_Static_assert(sizeof(struct restore_object_pkt) == 64, "restore_object_pkt");
+ABI_AT(struct restore_object_pkt, object_name, 8);
+ABI_AT(struct restore_object_pkt, object, 16);
+ABI_AT(struct restore_object_pkt, object_type, 32);
+ABI_AT(struct restore_object_pkt, object_len, 36);
+ABI_AT(struct restore_object_pkt, JobId, 56);
+ABI_AT(struct restore_object_pkt, pkt_end, 60);
 _Static_assert(sizeof(struct xacl_pkt) == 32, "xacl_pkt");
 ABI_AT(struct xacl_pkt, content, 16);
 

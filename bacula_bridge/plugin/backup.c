@@ -13,9 +13,11 @@
 
 #include "content.h"
 #include "log.h"
+#include "restore_object.h"
 #include "session.h"
 
 static char plugin_name[] = "forebay:"; /* not const: save_pkt's type */
+static char object_name[] = FB_OBJECT_NAME;
 
 /* The first name of an inode with several, once Bacula has it. */
 struct first_name {
@@ -45,6 +47,9 @@ struct fb_backup {
   char *command; /* of a file with a layout */
   size_t command_capacity;
   size_t blob_offset;
+  struct fb_tally tally;
+  char *object; /* it is to be sent, or is being sent: the last of the job */
+  size_t object_size;
   uint64_t files, bytes, sockets;
 };
 
@@ -185,8 +190,20 @@ static enum decision decide(struct fb_backup *b, struct fb_prefetch *item) {
   return leave_out(b, item, item->status, item->error) ? LEFT_OUT : BROKEN;
 }
 
-/* The next entry that Bacula gets becomes current.  OK without a current: the
- * stream is complete and the bridge has acknowledged it. */
+/* After all that Bacula gets: the bridge makes the receipts durable. */
+static bRC finish(struct fb_backup *b) {
+  if (!fb_session_finish(b->session, b->bytes, b->log.warnings))
+    return give_up(b);
+  b->is_done = true;
+  fb_log_summary(&b->log, b->files, b->bytes, b->sockets);
+  return bRC_OK;
+}
+
+/* Is there still something for Bacula? */
+static bool is_more(const struct fb_backup *b) { return b->current != NULL || b->object != NULL; }
+
+/* The next entry that Bacula gets becomes current, behind the last one the restore object.  OK
+ * with neither: the stream is complete and the bridge has acknowledged it. */
 static bRC prepare_next(struct fb_backup *b) {
   struct fb_prefetch *item;
   b->current = NULL;
@@ -205,11 +222,10 @@ static bRC prepare_next(struct fb_backup *b) {
       return bRC_OK;
     }
   }
-  if (!fb_session_finish(b->session, b->bytes, b->log.warnings))
-    return give_up(b);
-  b->is_done = true;
-  fb_log_summary(&b->log, b->files, b->bytes, b->sockets);
-  return bRC_OK;
+  if (fb_tally_is_empty(&b->tally))
+    return finish(b);
+  b->object = fb_tally_text(&b->tally, fb_session_accept(b->session)->root, &b->object_size);
+  return b->object != NULL ? bRC_OK : fail(b, "no memory for the restore object");
 }
 
 struct fb_backup *fb_backup_new(const struct fb_host *host, const struct fb_command *command,
@@ -308,9 +324,17 @@ static char *command_of(struct fb_backup *b) {
 bRC fb_backup_start_file(struct fb_backup *b, struct save_pkt *sp) {
   if (b->is_done)
     return bRC_Stop;
-  if (b->current == NULL || b->is_started || !fb_session_is_up(b->session))
+  if (!is_more(b) || b->is_started || !fb_session_is_up(b->session))
     return b->is_started ? fail(b, "the File Daemon asked for a file before the last one ended")
                          : give_up(b);
+  if (b->object != NULL) {
+    sp->type = FT_RESTORE_FIRST;
+    sp->restore_obj.name = object_name;
+    sp->restore_obj.object = b->object;
+    sp->restore_obj.length = (int32_t)b->object_size;
+    b->is_started = true;
+    return bRC_OK;
+  }
   sp->fname = b->fname;
   sp->link = b->fname;
   if ((b->current->entry.flags & FB_ENTRY_DELETED) != 0)
@@ -403,12 +427,24 @@ static void judge(struct fb_backup *b, struct fb_prefetch *item) {
   }
 }
 
+static void count_layout(struct fb_backup *b, const struct fb_prefetch *item) {
+  if (S_ISDIR(item->st.st_mode))
+    fb_tally_directory(&b->tally, &item->blob);
+  else
+    fb_tally_file(&b->tally, &item->layout, item->data_size);
+}
+
 bRC fb_backup_end_file(struct fb_backup *b) {
   struct fb_prefetch *item = b->current;
-  if (item == NULL || !b->is_started)
+  if (!is_more(b) || !b->is_started)
     return fail(b, "the File Daemon ended a file that it had not begun");
   if (!fb_session_is_up(b->session))
     return give_up(b);
+  if (b->object != NULL) {
+    free(b->object);
+    b->object = NULL;
+    return finish(b);
+  }
   /* The index is what the receipt promises, so it must be the one Bacula used. */
   bool is_sent = b->host->file_index(b->host->context) == b->file_index;
   if ((!is_sent || !fb_content_is_whole(&b->content)) && b->host->is_canceled(b->host->context))
@@ -426,6 +462,8 @@ bRC fb_backup_end_file(struct fb_backup *b) {
     receipt.read_ns = b->is_link ? b->first.read_ns : item->read_ns;
     receipt.status = item->status;
     receipt.error = item->error;
+    if (!b->is_link && (item->status == FB_SAVED || item->status == FB_CHANGED))
+      count_layout(b, item);
     if (!b->is_link && S_ISREG(item->st.st_mode)) {
       receipt.data_bytes = item->data_size;
       memcpy(receipt.hash, item->hash, sizeof receipt.hash);
@@ -438,7 +476,7 @@ bRC fb_backup_end_file(struct fb_backup *b) {
   if (!fb_session_release(b->session, item, &receipt))
     return give_up(b);
   bRC rc = prepare_next(b);
-  return rc == bRC_OK && b->current != NULL ? bRC_More : rc;
+  return rc == bRC_OK && is_more(b) ? bRC_More : rc;
 }
 
 void fb_backup_end_job(struct fb_backup *b) {
@@ -453,6 +491,8 @@ void fb_backup_free(struct fb_backup *b) {
   if (b == NULL)
     return;
   fb_session_free(b->session);
+  fb_tally_free(&b->tally);
+  free(b->object);
   free(b->first.fname);
   free(b->command);
   free(b->fname);

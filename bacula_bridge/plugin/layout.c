@@ -405,6 +405,15 @@ static void apply_number(const struct target *t, const struct fb_blob *stream, c
     note(worst, refused(error), error);
 }
 
+enum fb_layout_kind fb_layout_of_directory(const struct fb_blob *stream) {
+  static const char *const of_ceph[] = {CEPH_DIR, CEPH_PIN, CEPH_QUOTA_BYTES, CEPH_QUOTA_FILES};
+  struct fb_item item;
+  for (size_t i = 0; i < sizeof(of_ceph) / sizeof(of_ceph[0]); i++)
+    if (fb_blob_find_xattr(stream, of_ceph[i], &item))
+      return FB_LAYOUT_CEPH;
+  return fb_blob_find_xattr(stream, LUSTRE_LOV, &item) ? FB_LAYOUT_LUSTRE : FB_LAYOUT_NONE;
+}
+
 enum fb_layout_outcome fb_layout_apply_directory(const struct fb_blob *stream, int fd,
                                                  const char *proc_path, int *error) {
   const struct target t = {.fd = fd, .proc_path = proc_path};

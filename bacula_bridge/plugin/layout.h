@@ -94,6 +94,9 @@ bool fb_layout_is_xattr(const char *name);
 enum fb_layout_outcome fb_layout_apply_directory(const struct fb_blob *stream, int fd,
                                                  const char *proc_path, int *error);
 
+/* Whose the default layout, quota or pin in a directory's stream is; NONE: it has none. */
+enum fb_layout_kind fb_layout_of_directory(const struct fb_blob *stream);
+
 /* What is to be said of a regular file whose layout came behind its data only: KEPT for
  * nothing. */
 enum fb_layout_outcome fb_layout_of_late_stream(const struct fb_blob *stream);

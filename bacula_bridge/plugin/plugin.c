@@ -20,6 +20,7 @@
 #include "command.h"
 #include "host.h"
 #include "restore.h"
+#include "restore_object.h"
 
 #define NAME_BYTES_MAX 256
 #define EXPORT __attribute__((visibility("default")))
@@ -34,6 +35,7 @@ struct job_context {
   bool has_command; /* the FileSet names this plugin */
   bool said_fatal;
   struct fb_restore *restore;
+  struct fb_summary summary; /* restore objects come before the place is told */
   char socket_path[FB_SOCKET_BYTES_MAX + 1]; /* of the Plugin Options */
 };
 
@@ -171,7 +173,22 @@ static bRC begin_restore(struct job_context *job) {
   /* With RegexWhere the names come ready-made and absolute. */
   get_text(job, bVarRegexWhere, regex, sizeof regex);
   job->restore = fb_restore_new(&job->host, regex[0] != 0 ? NULL : where, work_dir);
-  return job->restore != NULL ? bRC_OK : fatal(job, "no memory for the restore");
+  if (job->restore == NULL)
+    return fatal(job, "no memory for the restore");
+  fb_restore_set_summary(job->restore, &job->summary);
+  return bRC_OK;
+}
+
+/* NULL once all have come.  Of another plugin, if the object names none. */
+static bRC take_object(struct job_context *job, const struct restore_object_pkt *object) {
+  if (object == NULL)
+    return bRC_OK;
+  if (!PACKET_IS_OURS(object))
+    return refuse_packet(job, "restore_object_pkt");
+  if (object->object_name != NULL && strcmp(object->object_name, FB_OBJECT_NAME) == 0)
+    fb_summary_add(&job->summary, object->object,
+                   object->object_len > 0 ? (size_t)object->object_len : 0);
+  return bRC_OK;
 }
 
 static bRC take_options(struct job_context *job, const char *text) {
@@ -224,6 +241,8 @@ static bRC handle_event(bpContext *ctx, bEvent *event, void *value) {
   case bEventEndBackupJob:
     end_backup(job);
     return bRC_OK;
+  case bEventRestoreObject:
+    return take_object(job, value);
   case bEventStartRestoreJob:
     return begin_restore(job);
   case bEventEndRestoreJob:

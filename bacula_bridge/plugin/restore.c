@@ -46,6 +46,7 @@ struct fb_restore {
   bool place_failed;
   struct current file;
   struct fb_layout_ahead ahead; /* of the next file */
+  struct fb_summary summary;
 };
 
 struct fb_restore *fb_restore_new(const struct fb_host *host, const char *where,
@@ -63,6 +64,10 @@ struct fb_restore *fb_restore_new(const struct fb_host *host, const char *where,
   }
   fb_directories_init(&r->directories, r->work_dir, r->place.where);
   return r;
+}
+
+void fb_restore_set_summary(struct fb_restore *r, const struct fb_summary *summary) {
+  r->summary = *summary;
 }
 
 static const char *path_of(const struct current *file) { return file->name + file->path_at; }
@@ -148,7 +153,12 @@ static void say_not_made(struct fb_restore *r, const struct restore_pkt *rp, int
 static bool has_place(struct fb_restore *r) {
   if (r->place_failed)
     return false;
+  bool is_new = r->place.root_fd < 0;
   int rc = fb_place_open(&r->place);
+  if (rc == 0 && is_new)
+    fb_report_summary(&r->report, &r->summary,
+                      r->place.where_len != 0 ? fb_layout_kind(r->place.root_fd)
+                                              : r->summary.kind);
   if (rc < 0) {
     char shown[FB_PRINTABLE_BYTES];
     r->place_failed = true;

@@ -8,6 +8,7 @@
 
 #include "abi.h"
 #include "host.h"
+#include "restore_object.h"
 
 struct fb_restore;
 
@@ -15,6 +16,8 @@ struct fb_restore;
  * work_dir: for the temporary file of directory attributes.  NULL without memory. */
 struct fb_restore *fb_restore_new(const struct fb_host *host, const char *where,
                                   const char *work_dir);
+/* What the restore objects said; it is told once the place is known. */
+void fb_restore_set_summary(struct fb_restore *r, const struct fb_summary *summary);
 bRC fb_restore_start_file(struct fb_restore *r, const char *command);
 bRC fb_restore_create_file(struct fb_restore *r, struct restore_pkt *rp);
 bRC fb_restore_io(struct fb_restore *r, struct io_pkt *io);

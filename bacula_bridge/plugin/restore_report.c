@@ -138,6 +138,30 @@ void fb_report_layout(struct fb_report *report, enum fb_layout_outcome outcome, 
                     error != 0 ? ": " : "", error != 0 ? strerror(error) : "");
 }
 
+static const char *name_of(enum fb_layout_kind kind) {
+  return kind == FB_LAYOUT_CEPH ? "CephFS" : "Lustre";
+}
+
+void fb_report_summary(const struct fb_report *report, const struct fb_summary *summary,
+                       enum fb_layout_kind target) {
+  if (summary->unknown != 0)
+    fb_say(report->host, M_INFO,
+           "forebay: %u summaries of layouts are damaged or of a later release; nothing that is "
+           "restored depends on them",
+           summary->unknown);
+  if (summary->files == 0 && summary->directories == 0)
+    return;
+  const char *name = name_of(summary->kind);
+  fb_say(report->host, M_INFO,
+         "forebay: the jobs saved %" PRIu64 " files with a layout (of %" PRIu64 " kinds or more) "
+         "and %" PRIu64 " directories with a default layout, quota or pin of their own on %s%s%s%s%s%s",
+         summary->files, summary->layouts, summary->directories, name,
+         summary->identity[0] != '\0' ? " " : "", summary->identity,
+         summary->kind == target ? "" : "; the restore place is on no ", 
+         summary->kind == target ? "" : name,
+         summary->kind == target ? "" : ", so that files get its own layout");
+}
+
 static void say_layouts(const struct fb_report *report) {
   const uint64_t *count = report->layouts;
   for (int outcome = 0; outcome < FB_LAYOUT_OUTCOMES; outcome++)

@@ -11,6 +11,7 @@
 
 #include "host.h"
 #include "layout.h"
+#include "restore_object.h"
 
 /* Messages about single files in one job: the Director needs seconds for ten
  * thousands of them. */
@@ -45,6 +46,9 @@ void fb_report_without_stream(struct fb_report *report, const char *why, const c
  * sort that asks for somebody to look. */
 void fb_report_layout(struct fb_report *report, enum fb_layout_outcome outcome, int error,
                       const char *path, size_t path_len);
+/* What the restore objects say, before anything is restored; target: of the restore place. */
+void fb_report_summary(const struct fb_report *report, const struct fb_summary *summary,
+                       enum fb_layout_kind target);
 /* The counts, at the end of the job; they start again at 0. */
 void fb_report_end(struct fb_report *report);
 

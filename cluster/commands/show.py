@@ -26,14 +26,25 @@ def show(
     all_warnings: Annotated[
         bool, typer.Option("--all-warnings", help=f"List more than {WARNINGS_SHOWN}.")
     ] = False,
+    restore_object: Annotated[
+        bool,
+        typer.Option(
+            "--restore-object",
+            help="Print what Bacula's catalog has of its files' layouts, as JSON.",
+        ),
+    ] = False,
     json: JsonOption = False,
 ) -> None:
     """Show a run: its jobs, what they build on, and each name that was not saved as it is."""
     from cluster.records import attention, find_run, mount_points, run_json
+    from cluster.restore_objects import restore_objects
     from cluster.settings import Settings
 
     settings = Settings.from_environment()
     record = find_run(settings, run, name)
+    if restore_object:
+        print_json(restore_objects(settings, record))
+        return
     names = attention(settings, record)
     if json:
         listed = [

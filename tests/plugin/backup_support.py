@@ -100,6 +100,7 @@ class Dump:
 
     files: list[SavedFile] = field(default_factory=list)
     messages: list[tuple[int, str]] = field(default_factory=list)
+    objects: list[tuple[bytes, bytes]] = field(default_factory=list)  # name and content
     end: str = ""
 
     def said(self, kind: int) -> list[str]:
@@ -129,6 +130,8 @@ def read_dump(path: Path) -> Dump:
         kind, *words = line.split(" ")
         if kind == "M":
             dump.messages.append((int(words[0]), os.fsdecode(unhex(words[1]))))
+        elif kind == "O":
+            dump.objects.append((unhex(words[0]), unhex(words[1])))
         elif kind == "E":
             dump.end = words[0]
         else:

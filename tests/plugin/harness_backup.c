@@ -292,6 +292,15 @@ static void dump_xacl(struct job *job, int func) {
 
 /* F index type fname link LinkFI flags mode ino nlink uid gid rdev size atime mtime cmd
  *   extents crc acl xattr */
+static void dump_object(struct job *job, const struct save_pkt *sp) {
+  fprintf(job->dump, "O ");
+  put_hex(job->dump, sp->restore_obj.name, strlen(sp->restore_obj.name));
+  fputc(' ', job->dump);
+  put_hex(job->dump, sp->restore_obj.object, (size_t)sp->restore_obj.length);
+  fputc('\n', job->dump);
+  job->file_index++; /* it counts as a file */
+}
+
 static bool dump_file(struct job *job, struct save_pkt *sp) {
   const struct stat *st = &sp->statp;
   fprintf(job->file_dump, "F %" PRId32 " %" PRId32 " ", job->file_index + 1, sp->type);
@@ -369,6 +378,12 @@ static void save_files(struct job *job) {
       await_go();
     if (is_over(job) || plugin->startBackupFile(&job->context, &sp) != bRC_OK)
       return;
+    if (sp.type == FT_RESTORE_FIRST) {
+      dump_object(job, &sp);
+      if (plugin->endBackupFile(&job->context) != bRC_More)
+        return;
+      continue;
+    }
     if (sp.type == 0 || sp.fname == NULL)
       abort();
     if (!dump_file(job, &sp))

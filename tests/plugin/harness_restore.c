@@ -7,6 +7,7 @@
  *   new WHERE WORK_DIR        setid UID GID           cancel
  *   file TYPE MODE UID GID ATIME MTIME RDEV SIZE REPLACE OFNAME OLNAME [INO COMMAND]
  *                                                                  start and create
+ *   object BYTES              a restore object, as it is given before a restore
  *   statfs MAGIC              what fstatfs() answers for every filesystem from now on
  *   swap PATH                 another process moves PATH over the next symlink or node made
  *   data OFFSET BYTES         [SEEK,] WRITE           blob BYTES   kept for end
@@ -240,6 +241,19 @@ static void begin(struct core *core, char **argv) {
   free(work_dir);
 }
 
+static void add_object(struct core *core, char **argv) {
+  static struct fb_summary summary; /* of one job, as this process is */
+  char *bytes;
+  size_t size = unhex(argv[1], &bytes);
+  char *exact = malloc(size != 0 ? size : 1);
+  if (size != 0)
+    memcpy(exact, bytes, size);
+  free(bytes);
+  fb_summary_add(&summary, exact, size);
+  free(exact);
+  fb_restore_set_summary(core->restore, &summary);
+}
+
 static void run_line(struct core *core, char *line) {
   char *argv[16] = {0};
   int argc = 0;
@@ -255,6 +269,8 @@ static void run_line(struct core *core, char *line) {
       exit(3);
   } else if (strcmp(argv[0], "cancel") == 0)
     is_canceled_now = true;
+  else if (strcmp(argv[0], "object") == 0)
+    add_object(core, argv);
   else if (strcmp(argv[0], "statfs") == 0)
     filesystem_magic = strtoul(argv[1], NULL, 0);
   else if (strcmp(argv[0], "swap") == 0)

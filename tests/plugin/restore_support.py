@@ -26,6 +26,7 @@ RESTORE_SOURCES = (
     "restore_attributes.c",
     "restore_directories.c",
     "restore_make.c",
+    "restore_object.c",
     "restore_place.c",
     "restore_report.c",
     "layout.c",

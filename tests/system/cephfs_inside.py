@@ -10,16 +10,25 @@ import shutil
 import subprocess
 import tempfile
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from filesystems.cephfs.attributes import recursive_change_second
 from filesystems.cephfs.ranks import PIN, CephfsFilesystem
-from filesystems.cephfs.rctime import margin_s
+from filesystems.cephfs.rctime import RctimeSource, margin_s
+from tests.conformance.changes_suite import ChangesSuite, Site
 from tests.conformance.filesystem_suite import FilesystemSuite
 from tests.conformance.targets_suite import TargetsSuite
+from tests.support.ceph.histories import (
+    MARGIN_S,
+    SHARDS,
+    snapshot_without_sizes,
+    with_listed,
+)
 from tests.support.compare import compare_trees
+from tests.support.plain_tree import PlainTree
 from tests.system.test_faults import small_tree
 from tests.system.test_incremental import check_restore, levels
 
@@ -81,6 +90,33 @@ class TestCephfsRanks(TargetsSuite):
         return walked
 
 
+class TestCephfsChanges(ChangesSuite):
+    """Each look waits until change times have settled: all kinds of changes at once."""
+
+    test_a_change_is_covered = None
+
+    @contextmanager
+    def open_site(self, base):
+        folder = Path(tempfile.mkdtemp(prefix="changes-", dir=base))
+        for name in ("root", "outside"):
+            (folder / name).mkdir()
+        root = bytes(folder / "root")
+        yield Site(
+            root,
+            bytes(folder / "outside"),
+            RctimeSource(root, margin_s=MARGIN_S),
+            PlainTree(),
+            lambda changes, before: with_listed(changes, [before] * SHARDS),
+            snapshot_without_sizes,
+        )
+
+    @pytest.fixture
+    def site(self, clients):
+        with self.open_site(clients[0]) as site:
+            self.prepare(site)
+            yield site
+
+
 @pytest.fixture(scope="module")
 def traps(clients):
     """Make a tree, and beside it what will be moved into it, early: change times have to age."""
@@ -137,6 +173,21 @@ def check_layouts(installation, run, tree, place):
     )
 
 
+def check_restore_objects(installation, run, tree):
+    """Look at what the catalog has of all jobs' layouts: the object is in their last record."""
+    shown = installation.ok("show", run, "--restore-object").json
+    objects = [found for job in shown["jobs"] for found in job["objects"]]
+    fsid = os.getxattr(tree, "ceph.cluster_fsid").decode()
+    assert {(each["filesystem"], each["identity"]) for each in objects} == {("ceph", fsid)}
+    assert sum(each["directories"] for each in objects) == 1  # d2
+    counts = {}
+    for each in (layout for found in objects for layout in found["layouts"]):
+        pool = each["layout"]["pool"]
+        counts[pool] = counts.get(pool, 0) + each["files"]
+    files = {os.lstat(path).st_ino for path in tree.rglob("*") if path.is_file()}
+    assert counts == {"cephfs_data": len(files) - 1, "cephfs_other": 1}  # striped
+
+
 def looked_at(installation, result):
     """Return how many names a run looked at; it must not have scanned."""
     log = installation.job_log(result["jobs"][0]["jobid"])
@@ -170,6 +221,7 @@ def test_a_full_three_incrementals_and_restores(installation, clients, traps, tm
     assert levels(installation, first) == ["F"] * 3
     check(installation, first["run"], tree, tmp_path)
     check_layouts(installation, first["run"], tree, clients[0] / "restored")
+    check_restore_objects(installation, first["run"], tree)
 
     # By one client: a subtree is moved in, a file gets a new name.
     (one / "outside" / "moved").rename(tree / "d1" / "moved")
@@ -195,7 +247,7 @@ def test_a_full_three_incrementals_and_restores(installation, clients, traps, tm
     while time.time() - newest < margin_s() + 2:
         time.sleep(1)
     third = installation.backup(tree, "--name", "ceph")
-    assert files_of(third) == 1  # the one from the future, which is not trusted
+    assert files_of(third) == 2  # the one from the future, which is not trusted; its restore object
 
     # A subtree older than the position, names that other directories take over, and a change deep
     # below nothing else that changed.

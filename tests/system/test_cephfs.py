@@ -71,10 +71,13 @@ def processes(cluster, mounts, tmp_path_factory):
     found = {
         "histories": start_inside(cluster, "tests.support.ceph.histories", *mounts, *seeds),
         "walks": start_tests(cluster, mounts, WALKS, tmp_path_factory.mktemp("walks")),
+        "changes": start_tests(
+            cluster, mounts, "TestCephfsChanges", tmp_path_factory.mktemp("changes")
+        ),
         "backups": start_tests(
             cluster,
             mounts,
-            "not (TestCephfsWalk or TestCephfsRanks)",
+            "not TestCephfs",
             tmp_path_factory.mktemp("backups"),
         ),
     }
@@ -87,6 +90,10 @@ def processes(cluster, mounts, tmp_path_factory):
 
 def test_change_times_cover_random_histories_of_two_clients(processes):
     finish(processes["histories"])
+
+
+def test_change_times_keep_the_contract_of_change_sources(processes):
+    finish(processes["changes"])
 
 
 def test_the_walk_keeps_its_contract(processes):

@@ -62,7 +62,7 @@ class Play:
     def begin_turn(self) -> None:
         """Take the position and what it stands for, then change something."""
         position = RctimeSource(self.root, margin_s=MARGIN_S).position()
-        self.moments.append((position, _snapshot(self.root)))
+        self.moments.append((position, snapshot_without_sizes(self.root)))
         self.play(self.history.random.choice([1, 3, 10, 60]))
 
     def look(self) -> list[str]:
@@ -72,32 +72,35 @@ class Play:
         wrong = []
         for place, (since, before) in enumerate(self.moments):
             changes = source.changes(since)
-            after = _snapshot(self.root)
+            after = snapshot_without_sizes(self.root)
             newest = self.moments[-1][1]
             for what, had in (
                 ("", [before] * SHARDS),
                 # The first shard's last job is the newest one, the others' an older one.
                 (" (shards apart)", [newest, *[before] * (SHARDS - 1)]),
             ):
-                parts = [_part(names, shard) for shard, names in enumerate(had)]
-                names, subtrees = compare(
-                    changes.directories,
-                    [[_view(part) for part in parts]],
-                    distrust_changed=newest is not before,
-                )
-                looked = ChangeSet([*changes.names, *names], sorted(subtrees), changes.inodes)
-                for shard, part in enumerate(parts):
-                    if left := missed(part, _part(after, shard), looked):
+                looked = with_listed(changes, had, distrust_changed=newest is not before)
+                for shard, names in enumerate(had):
+                    if left := missed(_part(names, shard), _part(after, shard), looked):
                         wrong.append(f"seed {self.seed}{what}, {place}: {left[:4]}")
         return wrong
 
 
-def _snapshot(root: bytes) -> Snapshot:
+def snapshot_without_sizes(root: bytes) -> Snapshot:
     """Take a snapshot without directories' sizes: those are ceph.dir.rbytes, which come later."""
     return {
         path: (*entry[:5], 0, *entry[6:]) if stat.S_ISDIR(entry[2]) else entry
         for path, entry in snapshot(root).items()
     }
+
+
+def with_listed(
+    changes: ChangeSet, had: Sequence[Snapshot], *, distrust_changed: bool = False
+) -> ChangeSet:
+    """Add what follows from listed directories, by what each shard's jobs have."""
+    views = [_view(_part(names, shard)) for shard, names in enumerate(had)]
+    names, subtrees = compare(changes.directories, [views], distrust_changed=distrust_changed)
+    return ChangeSet([*changes.names, *names], sorted(subtrees), changes.inodes)
 
 
 def _part(names: Snapshot, shard: int) -> Snapshot:
