@@ -18,6 +18,7 @@ from filesystems.change_sources import change_source
 from shards.changes import ChangeSource
 from shards.lease import Pacing
 from shards.ledger import Dataset, Lease, LeaseResult, Run
+from shards.ledger_schema import HsmPolicy
 from shards.shard_jobs import CatalogEnd, ReceiptsInfo, ShardJob
 from shards.state import StateDirectory
 
@@ -63,8 +64,9 @@ class CoordinatorActor:
         root: bytes,
         shards: int,
         pacing: Pacing | None = None,
+        hsm: HsmPolicy | None = None,
     ) -> Dataset:
-        return self._coordinator.define_dataset(name, filesystem, root, shards, pacing)
+        return self._coordinator.define_dataset(name, filesystem, root, shards, pacing, hsm)
 
     @ray.method(concurrency_group="control")
     def open_run(self, dataset: str, level: str, margin_ns: int = 0) -> Run:

@@ -27,7 +27,7 @@ from shards.changes import ChangeSource
 from shards.errors import ForebayError, UsageError
 from shards.lease import TARGETS_MAX, Pacing
 from shards.ledger import Dataset, Lease, LeaseResult, Ledger, Run, ScanTotals
-from shards.ledger_schema import JobState, RunState
+from shards.ledger_schema import HsmPolicy, JobState, RunState
 from shards.merkle import receipts_root, run_root
 from shards.receipts import ReceiptsDamaged, read_receipts
 from shards.shard_jobs import (
@@ -145,10 +145,11 @@ class Coordinator:
         root: bytes,
         shards: int,
         pacing: Pacing | None = None,
+        hsm: HsmPolicy | None = None,
     ) -> Dataset:
-        """Create a dataset or change its shards or its pacing; its root is for ever.
+        """Create a dataset or change its shards, pacing or HSM policy; its root is for ever.
 
-        Without a pacing it keeps its own.
+        Without a pacing or policy it keeps its own.
         """
         with self._news:
             known = self._ledger.dataset(name)
@@ -165,6 +166,8 @@ class Coordinator:
                 self._ledger.set_shards(name, shards)
             if pacing is not None:
                 self._ledger.set_pacing(name, pacing)
+            if hsm is not None and hsm is not self._ledger.hsm(name):
+                self._ledger.set_hsm(name, hsm)
             dataset = self._ledger.dataset(name)
         assert dataset is not None
         return dataset

@@ -47,6 +47,7 @@ from bacula_bridge.locks import locked
 from bacula_bridge.processes import Daemon
 from bacula_bridge.programs import Programs
 from bacula_bridge.render import LabSettings, Passwords, Ports
+from shards.ledger_schema import HsmPolicy
 
 DEVICES_MIN = 8
 """Drives cost nothing, a restart to add some costs a wait; restores need drives too."""
@@ -176,9 +177,9 @@ class Lab:
         """Return a client of this lab's Director."""
         return Director(self.console, Catalog(self.catalog))
 
-    def set_dataset(self, name: str, shards: int) -> None:
+    def set_dataset(self, name: str, shards: int, hsm: HsmPolicy = HsmPolicy.SKIP) -> None:
         """Give the Director the FileSets and Jobs of a dataset; no-op if it has them."""
-        self._set_jobs("jobs", name, render.dataset_config(name, shards))
+        self._set_jobs("jobs", name, render.dataset_config(name, shards, hsm=hsm))
 
     def set_plain_job(self, name: str, directory: str) -> str:
         """Give the Director a Job that saves a directory by stock means; return its name."""

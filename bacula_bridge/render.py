@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bacula_bridge.errors import BadValue
+from shards.ledger_schema import HsmPolicy
 
 LOOPBACK = "127.0.0.1"
 DIRECTOR_NAME = "forebay-dir"
@@ -125,9 +126,10 @@ def plain_job_name(name: str) -> str:
     return f"plain-{name}"
 
 
-def plugin_command(dataset: str, shard: int, shards: int) -> str:
-    """Return the plugin command of one shard; it is stored with every file, so it stays short."""
-    return f"forebay:dataset={dataset}:shard={shard}/{shards}"
+def plugin_command(dataset: str, shard: int, shards: int, hsm: HsmPolicy = HsmPolicy.SKIP) -> str:
+    """Return the plugin command of one shard."""
+    policy = "" if hsm is HsmPolicy.SKIP else f":hsm={hsm.value}"
+    return f"forebay:dataset={dataset}:shard={shard}/{shards}{policy}"
 
 
 def plugin_options(socket: str) -> str:
@@ -135,17 +137,23 @@ def plugin_options(socket: str) -> str:
     return f"forebay:socket={check_socket(socket)}"
 
 
-def dataset_config(name: str, shards: int, targets: Targets | None = None) -> str:
+def dataset_config(
+    name: str,
+    shards: int,
+    targets: Targets | None = None,
+    hsm: HsmPolicy = HsmPolicy.SKIP,
+) -> str:
     """Return the FileSets and Jobs of a dataset.
 
     A FileSet that differs makes Bacula start with a Full, which is what another number of shards
-    needs; therefore `Ignore FileSet Changes` stays at its default, no.
+    needs, and another policy for released files gets; therefore `Ignore FileSet Changes` stays at
+    its default, no.
     """
     check_dataset_name(name)
     check_shards(shards)
     parts = [_job_defaults(f"forebay-{name}", targets or Targets(), f"forebay-{name}-0")]
     for shard in range(shards):
-        command = quote(plugin_command(name, shard, shards))
+        command = quote(plugin_command(name, shard, shards, hsm))
         parts.append(_file_set(job_name(name, shard), f"    Plugin = {command}\n"))
         parts.append(_job(job_name(name, shard), f"forebay-{name}", job_name(name, shard)))
     return "\n".join(parts)

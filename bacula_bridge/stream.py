@@ -24,6 +24,7 @@ from bacula_bridge.protocol import (
     frame,
     receipts_batch,
 )
+from shards.schema import ReceiptStatus
 
 
 class StreamState:
@@ -81,7 +82,7 @@ class StreamState:
                 f"receipts {numbers[0]} to {numbers[-1]} came where {expected[0]} was due"
             )
         status = records["status"]
-        if status.min() < 1 or status.max() > 9:
+        if status.min() < 1 or status.max() > max(ReceiptStatus):
             raise ProtocolError("a receipt has an unknown status")
         self._receipts_checksum = zlib.crc32(payload, self._receipts_checksum)
         self.acknowledged += count

@@ -26,7 +26,7 @@ from cluster.embedded import EmbeddedCluster
 from cluster.labs import BorrowedLab, borrow_lab
 from cluster.output import plural
 from cluster.progress import BackupDisplay
-from cluster.records import RunRecord, datasets, find_run
+from cluster.records import RunRecord, datasets, find_run, hsm_policy
 from cluster.settings import Settings, default_dataset_name
 from filesystems.cephfs.attributes import MOUNT_TYPES as CEPHFS_TYPES
 from filesystems.cephfs.rctime import SETTLE_S
@@ -34,7 +34,7 @@ from filesystems.detect import Detected, detect, timestamp_margin_ns
 from shards.errors import ForebayError, UsageError
 from shards.lease import Pacing
 from shards.ledger import NotResumable, Run
-from shards.ledger_schema import JobState, RunState
+from shards.ledger_schema import HsmPolicy, JobState, RunState
 from shards.state import StateDirectoryError
 
 SHARDS_DEFAULT = 4
@@ -74,6 +74,7 @@ class BackupRequest:
     targets: int  # metadata targets, each with a walker
     margin_ns: int  # how far apart two changes may be and still have one ctime
     pacing: Pacing | None = None  # None: as the dataset has it
+    hsm: HsmPolicy = HsmPolicy.SKIP
     level: str = LEVEL_DEFAULT
     resume: int | None = None  # the run that is to go on
 
@@ -85,6 +86,7 @@ def plan(
     shards: int | None,
     level: str,
     pacing: Pacing | None = None,
+    hsm: HsmPolicy | None = None,
 ) -> BackupRequest:
     """Check what was asked for; raises before any work starts."""
     if level not in LEVELS:
@@ -97,7 +99,8 @@ def plan(
         raise NameTaken(dataset, os.fsdecode(known.root), directory)
     if shards is None:
         shards = known.shards if known else SHARDS_DEFAULT
-    return replace(_request(dataset, root, detected, shards, level), pacing=pacing)
+    request = _request(dataset, root, detected, shards, level)
+    return replace(request, pacing=pacing, hsm=hsm or hsm_policy(settings, dataset))
 
 
 def plan_resume(settings: Settings, number: int) -> BackupRequest:
@@ -107,7 +110,7 @@ def plan_resume(settings: Settings, number: int) -> BackupRequest:
         raise NotResumable(number, f"it is {run.state.value}")
     root = Path(os.fsdecode(run.root))
     request = _request(run.dataset, root, detect(root), run.shards, run.level)
-    return replace(request, resume=number)
+    return replace(request, resume=number, hsm=hsm_policy(settings, run.dataset))
 
 
 def _request(
@@ -154,7 +157,7 @@ def run_backup(
 def _prepare_lab(settings: Settings, request: BackupRequest, display: BackupDisplay) -> BorrowedLab:
     borrowed = borrow_lab(settings, request.shards, display.say)
     try:
-        borrowed.lab.set_dataset(request.dataset, request.shards)
+        borrowed.lab.set_dataset(request.dataset, request.shards, request.hsm)
     except BaseException:
         borrowed.give_back()
         raise
@@ -185,6 +188,7 @@ class _Backup:
                 os.fsencode(request.root),
                 request.shards,
                 request.pacing,
+                request.hsm,
             ),
             "the coordinator",
         )

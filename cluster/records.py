@@ -19,7 +19,7 @@ from cluster.output import show_path
 from cluster.settings import Settings
 from shards.errors import UsageError
 from shards.ledger import Dataset, Ledger, Run, ScanTotals
-from shards.ledger_schema import JobState, RunState
+from shards.ledger_schema import HsmPolicy, JobState, RunState
 from shards.receipts import read_receipts
 from shards.schema import WARNING_STATUSES, ReceiptStatus, RowClass, RowFlag
 from shards.segment import SegmentStore
@@ -73,6 +73,14 @@ def datasets(settings: Settings) -> list[Dataset]:
         return []
     with closing(Ledger(settings.state.ledger, read_only=True)) as ledger:
         return ledger.datasets()
+
+
+def hsm_policy(settings: Settings, name: str) -> HsmPolicy:
+    """Return what becomes of a dataset's files that HSM has released."""
+    if not settings.state.ledger.exists():
+        return HsmPolicy.SKIP
+    with closing(Ledger(settings.state.ledger, read_only=True)) as ledger:
+        return ledger.hsm(name)
 
 
 def list_runs(settings: Settings, name: str | None = None) -> list[RunRecord]:
@@ -175,6 +183,7 @@ def run_json(record: RunRecord) -> dict[str, Any]:
         "directories": sum(job.summary.directories for job in jobs),
         "bytes": sum(job.summary.size_bytes for job in jobs),
         "skipped": sum(job.summary.skipped for job in jobs),
+        "stubs": sum(job.summary.stubs for job in jobs),
         "warnings": sum(job.summary.warnings for job in record.jobs),
         "jobs": [job_json(job) for job in record.jobs],
     }

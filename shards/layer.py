@@ -165,7 +165,8 @@ class _Ranker:
         is_live = (file_index > 0) & ~is_deleted
         is_link = is_live & (status == ReceiptStatus.LINK)
         is_saved = is_live & (status == ReceiptStatus.SAVED)
-        is_first = is_saved | (is_live & (status == ReceiptStatus.CHANGED))
+        has_entry = (status == ReceiptStatus.CHANGED) | (status == ReceiptStatus.STUB)
+        is_first = is_saved | (is_live & has_entry)
         first_index = self._first_indexes(receipts, is_first, is_link, file_index)
         ctime = _nanoseconds(receipts, "ctime")
         since_read = np.maximum(receipts.column("read_ns").to_numpy(), 0) - self._margin_ns

@@ -22,7 +22,14 @@ from shards.changes import Position
 from shards.errors import ForebayError, UsageError
 from shards.files import flush_directory
 from shards.lease import Pacing, PendingDirectory
-from shards.ledger_schema import LEDGER_VERSION, PACING_TABLE, TABLES, RunState
+from shards.ledger_schema import (
+    HSM_TABLE,
+    LEDGER_VERSION,
+    PACING_TABLE,
+    TABLES,
+    HsmPolicy,
+    RunState,
+)
 from shards.segment import SegmentInfo
 from shards.state import StateDirectory
 
@@ -252,6 +259,7 @@ class Ledger:
             raise LedgerDamaged(str(self.path), "it has another version")
         if not read_only:
             db.execute(PACING_TABLE)
+            db.execute(HSM_TABLE)
         return db
 
     def close(self) -> None:
@@ -348,6 +356,19 @@ class Ledger:
             "SELECT threads, latency_target_us FROM pacing WHERE dataset = ?", (name,)
         )
         return Pacing(*row) if row else Pacing()
+
+    def set_hsm(self, name: str, policy: HsmPolicy) -> None:
+        """Change what becomes of a dataset's files that HSM has released."""
+        with self.transaction() as db:
+            db.execute("INSERT OR REPLACE INTO hsm VALUES (?, ?)", (name, policy.value))
+
+    def hsm(self, name: str) -> HsmPolicy:
+        """Return what becomes of a dataset's files that HSM has released."""
+        # A ledger of before this table may be open for reading only.
+        if not self.query("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'hsm'"):
+            return HsmPolicy.SKIP
+        row = self._first("SELECT policy FROM hsm WHERE dataset = ?", (name,))
+        return HsmPolicy(row["policy"]) if row else HsmPolicy.SKIP
 
     def dataset(self, name: str) -> Dataset | None:
         row = self._first("SELECT * FROM datasets WHERE name = ?", (name,))

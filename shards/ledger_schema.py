@@ -22,6 +22,14 @@ class RunState(enum.StrEnum):
     PRUNED = "pruned"  # Bacula has forgotten its jobs, and its manifest is gone
 
 
+class HsmPolicy(enum.StrEnum):
+    """What a backup does with a file that HSM has released; as the plugin command says it."""
+
+    SKIP = "skip"  # it is left out, stays due, and the job ends with warnings
+    STUB = "stub"  # all but its data is saved, and it stays due
+    RECALL = "recall"  # it is read, which recalls it
+
+
 class JobState(enum.StrEnum):
     """How far one job of a shard has come."""
 
@@ -142,11 +150,17 @@ CREATE TABLE scan (                  -- one row a committed lease, what it found
 ) STRICT;
 """
 
-# Made when a ledger is opened for writing, since ledgers of before it are of the same version.
+# Made when a ledger is opened for writing, since ledgers of before them are of the same version.
 PACING_TABLE = """
 CREATE TABLE IF NOT EXISTS pacing (  -- of the datasets that were given one
     dataset TEXT PRIMARY KEY REFERENCES datasets (name),
     threads INTEGER NOT NULL,        -- of a walker; 0: automatic
     latency_target_us INTEGER NOT NULL
+) STRICT
+"""
+HSM_TABLE = """
+CREATE TABLE IF NOT EXISTS hsm (     -- of the datasets that were given one
+    dataset TEXT PRIMARY KEY REFERENCES datasets (name),
+    policy TEXT NOT NULL             -- of files that HSM has released: skip, stub or recall
 ) STRICT
 """

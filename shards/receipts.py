@@ -21,7 +21,10 @@ from shards.files import ChecksumWriter, file_checksum, flush_directory
 from shards.schema import RECEIPT_SCHEMA, WARNING_STATUSES, ReceiptStatus
 from shards.shard_jobs import ReceiptsInfo, StreamSummary
 
-_SENT = np.array([ReceiptStatus.SAVED, ReceiptStatus.LINK, ReceiptStatus.CHANGED], dtype=np.uint32)
+_SENT = np.array(
+    [ReceiptStatus.SAVED, ReceiptStatus.LINK, ReceiptStatus.CHANGED, ReceiptStatus.STUB],
+    dtype=np.uint32,
+)
 
 
 class ReceiptsDamaged(ForebayError):
@@ -61,15 +64,14 @@ class ReceiptsWriter:
     @property
     def summary(self) -> StreamSummary:
         counts = self._counts
-        sent = int(
-            counts[ReceiptStatus.SAVED] + counts[ReceiptStatus.LINK] + counts[ReceiptStatus.CHANGED]
-        )
+        sent = int(counts[_SENT].sum())
         return StreamSummary(
             files=sent - self._directories,
             directories=self._directories,
             links=int(counts[ReceiptStatus.LINK]),
             deleted=int(counts[ReceiptStatus.DELETED]),
             skipped=int(counts[ReceiptStatus.SKIPPED]),
+            stubs=int(counts[ReceiptStatus.STUB]),
             warnings=int(sum(counts[status] for status in WARNING_STATUSES)),
             size_bytes=self._size_bytes,
         )

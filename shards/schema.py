@@ -72,6 +72,8 @@ class ReceiptStatus(enum.IntEnum):
     SKIPPED = 7
     SCAN_ERROR = 8
     DELETED = 9
+    RELEASED = 10
+    STUB = 11
 
 
 # What a person should hear of: these keep an entry due.
@@ -82,6 +84,7 @@ WARNING_STATUSES = frozenset(
         ReceiptStatus.VANISHED,
         ReceiptStatus.REPLACED,
         ReceiptStatus.SCAN_ERROR,
+        ReceiptStatus.RELEASED,
     }
 )
 

@@ -43,6 +43,7 @@ class StreamSummary:
     warnings: int = 0  # entries that stay due
     size_bytes: int = 0  # bytes of file data sent
     deleted: int = 0  # names sent as deleted
+    stubs: int = 0  # files saved without their data, which HSM has released; they stay due
 
 
 @dataclass(frozen=True, slots=True)

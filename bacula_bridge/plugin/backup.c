@@ -178,8 +178,12 @@ static enum decision decide(struct fb_backup *b, struct fb_prefetch *item) {
     return leave_out(b, item, FB_SKIPPED, 0) ? LEFT_OUT : BROKEN;
   }
   prepare_link(b, item);
-  if (item->status == FB_SAVED || item->status == FB_CHANGED)
+  if (item->status == FB_SAVED || item->status == FB_CHANGED || item->status == FB_STUB)
     return SEND;
+  if (item->status == FB_RELEASED) {
+    b->log.released++;
+    return leave_out(b, item, FB_RELEASED, 0) ? LEFT_OUT : BROKEN;
+  }
   if (!fb_session_is_up(b->session))
     return BROKEN;
   if (item->retry == FB_RETRY_DESCRIPTOR) {
@@ -192,7 +196,7 @@ static enum decision decide(struct fb_backup *b, struct fb_prefetch *item) {
 
 /* After all that Bacula gets: the bridge makes the receipts durable. */
 static bRC finish(struct fb_backup *b) {
-  if (!fb_session_finish(b->session, b->bytes, b->log.warnings))
+  if (!fb_session_finish(b->session, b->bytes, b->log.warnings + b->log.released))
     return give_up(b);
   b->is_done = true;
   fb_log_summary(&b->log, b->files, b->bytes, b->sockets);
@@ -244,7 +248,7 @@ struct fb_backup *fb_backup_new(const struct fb_host *host, const struct fb_comm
   if (b != NULL) {
     b->host = host;
     fb_log_init(&b->log, host, command);
-    b->session = fb_session_start(host, command->socket_path, &hello, error);
+    b->session = fb_session_start(host, command, &hello, error);
     if (b->session != NULL)
       return b;
   }
@@ -291,7 +295,7 @@ static void fill_packet(struct fb_backup *b, struct save_pkt *sp) {
     sp->type = FT_LNKSAVED;
     sp->link = b->first.fname;
     sp->LinkFI = b->first.file_index;
-  } else if (S_ISREG(mode) && item->st.st_size > 0) {
+  } else if (S_ISREG(mode) && item->st.st_size > 0 && item->status != FB_STUB) {
     sp->type = FT_REG;
     sp->no_read = false;
     if (item->sparse)
@@ -420,7 +424,8 @@ static void judge(struct fb_backup *b, struct fb_prefetch *item) {
     fb_log_not_saved(&b->log, b->fname, item->status, item->error);
   } else if (item->lost_xattrs > 0) {
     fb_log_lost_xattrs(&b->log, b->fname, item->lost_xattrs, item->lost_errno);
-    item->status = FB_CHANGED; /* its data is whole, and can be restored */
+    if (item->status != FB_STUB)
+      item->status = FB_CHANGED; /* its data is whole, and can be restored */
     item->error = item->lost_errno;
   } else if (item->status == FB_CHANGED) {
     fb_log_changed(&b->log, b->fname);
@@ -468,7 +473,9 @@ bRC fb_backup_end_file(struct fb_backup *b) {
       receipt.data_bytes = item->data_size;
       memcpy(receipt.hash, item->hash, sizeof receipt.hash);
     }
-    if (!b->is_link && (item->status == FB_SAVED || item->status == FB_CHANGED))
+    b->log.stubs += item->status == FB_STUB;
+    if (!b->is_link && (item->status == FB_SAVED || item->status == FB_CHANGED ||
+                        item->status == FB_STUB))
       remember_first(b, item);
   }
   b->files++;

@@ -54,12 +54,28 @@ static bool take_socket(const char *value, size_t len, char *out) {
   return len > 0 && value[0] == '/' && take_text(value, len, out, FB_SOCKET_BYTES_MAX);
 }
 
+static bool is_value(const char *value, size_t len, const char *word) {
+  return len == strlen(word) && memcmp(value, word, len) == 0;
+}
+
+static bool take_hsm(const char *value, size_t len, enum fb_hsm *hsm) {
+  static const char *const words[] = {
+      [FB_HSM_SKIP] = "skip", [FB_HSM_STUB] = "stub", [FB_HSM_RECALL] = "recall"};
+  for (size_t i = 0; i < sizeof words / sizeof *words; i++) {
+    if (is_value(value, len, words[i])) {
+      *hsm = (enum fb_hsm)i;
+      return true;
+    }
+  }
+  return false;
+}
+
 static bool is_key(const char *key, const char *equals, const char *name) {
-  return (size_t)(equals - key) == strlen(name) && memcmp(key, name, strlen(name)) == 0;
+  return is_value(key, (size_t)(equals - key), name);
 }
 
 int fb_command_parse(const char *text, struct fb_command *command, char *error) {
-  bool has_dataset = false, has_shard = false, has_socket = false;
+  bool has_dataset = false, has_shard = false, has_socket = false, has_hsm = false;
   memset(command, 0, sizeof *command);
   if (strncmp(text, PLUGIN_PREFIX, strlen(PLUGIN_PREFIX)) != 0)
     return refuse(error, FB_COMMAND_FORM, "not a command of this plugin:", text, strlen(text));
@@ -82,6 +98,9 @@ int fb_command_parse(const char *text, struct fb_command *command, char *error) 
     } else if (is_key(part, equals, "socket")) {
       seen = &has_socket;
       good = take_socket(value, value_len, command->socket_path);
+    } else if (is_key(part, equals, "hsm")) {
+      seen = &has_hsm;
+      good = take_hsm(value, value_len, &command->hsm);
     } else {
       return refuse(error, FB_COMMAND_FORM, "an unknown key in the plugin command:", part, len);
     }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: AGPL-3.0-or-later
  *
- * The plugin command, `forebay:dataset=NAME:shard=K/N[:socket=PATH]`, and the File
- * Daemon's Plugin Options.
+ * The plugin command, `forebay:dataset=NAME:shard=K/N[:socket=PATH][:hsm=POLICY]`, and the
+ * File Daemon's Plugin Options.
  */
 #ifndef FOREBAY_COMMAND_H
 #define FOREBAY_COMMAND_H
@@ -9,7 +9,9 @@
 #include <stdint.h>
 #include <sys/un.h>
 
-#define FB_COMMAND_FORM "forebay:dataset=NAME:shard=K/N[:socket=PATH]"
+#include "layout.h"
+
+#define FB_COMMAND_FORM "forebay:dataset=NAME:shard=K/N[:socket=PATH][:hsm=skip|stub|recall]"
 #define FB_OPTIONS_FORM "forebay:socket=PATH"
 #define FB_DATASET_BYTES_MAX 255
 #define FB_SHARDS_MAX 1024
@@ -22,6 +24,7 @@ struct fb_command {
   uint32_t shard;
   uint32_t shard_count;
   char socket_path[FB_SOCKET_BYTES_MAX + 1]; /* empty: not given */
+  enum fb_hsm hsm; /* skip, if not given */
 };
 
 /* 0, or -1 with a sentence in error (FB_COMMAND_ERROR_BYTES). */

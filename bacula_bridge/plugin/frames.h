@@ -73,7 +73,9 @@ enum fb_status {
   FB_REPLACED = 6,
   FB_SKIPPED = 7,
   FB_SCAN_ERROR = 8,
-  FB_DELETED = 9
+  FB_DELETED = 9,
+  FB_RELEASED = 10, /* by HSM, and not recalled */
+  FB_STUB = 11      /* the same, saved without its data */
 };
 
 struct fb_frame {

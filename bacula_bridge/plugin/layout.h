@@ -22,6 +22,10 @@
 
 enum fb_layout_kind { FB_LAYOUT_NONE, FB_LAYOUT_CEPH, FB_LAYOUT_LUSTRE };
 
+/* What a backup does with a released file, whose data only the archive of the filesystem's HSM
+ * has and to read it would recall: leave it out, save all but its data, read it. */
+enum fb_hsm { FB_HSM_SKIP, FB_HSM_STUB, FB_HSM_RECALL };
+
 /* Whose directory is this?  For the kernel's clients fstatfs() says it; of a FUSE mount one
  * more call asks whether it is ceph-fuse.  Takes O_PATH descriptors. */
 enum fb_layout_kind fb_layout_kind(int dir_fd);
@@ -43,6 +47,10 @@ const struct fb_unlisted *fb_layout_unlisted(enum fb_layout_kind kind);
 int fb_layout_read(struct fb_layout *layout, enum fb_layout_kind kind, int fd,
                    const struct fb_blob *blob);
 void fb_layout_free(struct fb_layout *layout);
+
+/* Has HSM released the open regular file fd of a Lustre?  1, 0, or -errno: it cannot be told.
+ * Reads no data and looks for no holes, for either would recall the file. */
+int fb_layout_is_released(int fd);
 
 /* The plugin command that carries the layout of inode ino, in *buffer.  0 or -ENOMEM. */
 int fb_layout_command(const struct fb_layout *layout, uint64_t ino, char **buffer,

@@ -256,3 +256,36 @@ enum fb_lustre_verdict fb_lustre_rebuild(const uint8_t *lov, size_t size,
   *out_size = put_plain(&plain, out);
   return FB_LUSTRE_OK;
 }
+
+static enum fb_lustre_verdict see_pattern(const uint8_t *lov, size_t size, bool *is_released) {
+  if (size < 4)
+    return FB_LUSTRE_DAMAGED;
+  uint32_t magic = fb_get_u32(lov);
+  if (magic == MAGIC_FOREIGN)
+    return FB_LUSTRE_FOREIGN;
+  if (magic != MAGIC_V1 && magic != MAGIC_V3 && magic != MAGIC_SPECIFIC)
+    return FB_LUSTRE_UNKNOWN;
+  if (size < V1_BYTES)
+    return FB_LUSTRE_DAMAGED;
+  *is_released |= (fb_get_u32(lov + 4) & PATTERN_RELEASED) != 0;
+  return FB_LUSTRE_OK;
+}
+
+enum fb_lustre_verdict fb_lustre_find_released(const uint8_t *lov, size_t size,
+                                               bool *is_released) {
+  *is_released = false;
+  if (size < 4 || fb_get_u32(lov) != MAGIC_COMPOSITE)
+    return see_pattern(lov, size, is_released);
+  if (size < HEAD_BYTES || HEAD_BYTES + fb_get_u16(lov + 14) * (size_t)ENTRY_BYTES > size)
+    return FB_LUSTRE_DAMAGED;
+  enum fb_lustre_verdict worst = FB_LUSTRE_OK;
+  for (uint32_t i = 0; i < fb_get_u16(lov + 14); i++) {
+    struct component c = take_component(lov + HEAD_BYTES + i * ENTRY_BYTES);
+    enum fb_lustre_verdict verdict = FB_LUSTRE_DAMAGED;
+    if (c.offset <= size && c.size <= size - c.offset)
+      verdict = see_pattern(lov + c.offset, c.size, is_released);
+    if (verdict > worst)
+      worst = verdict;
+  }
+  return *is_released ? FB_LUSTRE_OK : worst;
+}

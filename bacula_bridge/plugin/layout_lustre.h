@@ -42,4 +42,9 @@ enum fb_lustre_verdict fb_lustre_rebuild(const uint8_t *lov, size_t size,
                                          const struct fb_lustre_changes *changes, uint8_t *out,
                                          size_t *out_size, struct fb_lustre_about *about);
 
+/* Looks for a component that HSM has released.  With OK *is_released says whether there is one,
+ * with anything else it cannot be told. */
+enum fb_lustre_verdict fb_lustre_find_released(const uint8_t *lov, size_t size,
+                                               bool *is_released);
+
 #endif

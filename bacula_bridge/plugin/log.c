@@ -17,6 +17,8 @@ void fb_log_init(struct fb_log *log, const struct fb_host *host,
   log->host = host;
   log->warnings = 0;
   log->not_descended = 0;
+  log->released = 0;
+  log->stubs = 0;
   snprintf(log->label, sizeof log->label, "dataset %s, shard %" PRIu32 "/%" PRIu32,
            command->dataset, command->shard, command->shard_count);
 }
@@ -88,12 +90,29 @@ void fb_log_not_descended(struct fb_log *log, const char *fname, const struct fb
              : "left out, it holds Forebay's own state");
 }
 
+/* What hsm=skip leaves out is not in the backup at all, which should not pass for a good one;
+ * who writes hsm=stub has asked for what it does. */
+static void say_released(const struct fb_log *log) {
+  if (log->released > 0)
+    fb_say(log->host, FB_MESSAGE_FILE_WARNING,
+           "forebay: %s: not saved, %" PRIu64 " names of files that HSM has released, since to read "
+           "them would recall them: hsm=stub in the plugin command saves all but their data, "
+           "hsm=recall reads them",
+           log->label, log->released);
+  if (log->stubs > 0)
+    fb_say(log->host, M_WARNING,
+           "forebay: %s: %" PRIu64 " files that HSM has released are saved without their data "
+           "(hsm=stub), which only the archive of the filesystem has",
+           log->label, log->stubs);
+}
+
 void fb_log_summary(const struct fb_log *log, uint64_t files, uint64_t bytes, uint64_t sockets) {
   if (log->not_descended > FB_NOT_DESCENDED_SAID_MAX)
     fb_say(log->host, M_INFO,
            "forebay: %s: %" PRIu64 " more mount points and directories of Forebay's own state are "
            "not part of this backup",
            log->label, log->not_descended - FB_NOT_DESCENDED_SAID_MAX);
+  say_released(log);
   fb_say(log->host, M_INFO,
          "forebay: %s: complete: %" PRIu64 " names sent, %" PRIu64 " bytes of data, %" PRIu64
          " warnings, %" PRIu64 " sockets left out",

@@ -13,6 +13,8 @@ struct fb_log {
   const struct fb_host *host;
   uint64_t warnings;
   uint64_t not_descended;
+  uint64_t released; /* names left out, because HSM has released their files */
+  uint64_t stubs;    /* files saved without their data for the same reason */
   char label[FB_DATASET_BYTES_MAX + 64]; /* dataset and shard */
 };
 

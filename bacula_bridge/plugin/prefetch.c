@@ -334,9 +334,27 @@ static bool fill_untouched(struct fb_prefetch *item, const struct fb_prefetch_so
   return false;
 }
 
+/* Has HSM released it, and may it not be recalled?  If that cannot be told the item has failed. */
+static bool is_released(struct fb_prefetch *item, const struct fb_prefetch_source *source, int fd) {
+  if (source->layouts != FB_LAYOUT_LUSTRE || source->hsm == FB_HSM_RECALL ||
+      !S_ISREG(item->entry.mode))
+    return false;
+  int rc = fb_layout_is_released(fd);
+  if (rc < 0)
+    fail_with(item, -rc);
+  return rc > 0;
+}
+
+static void fill_released(struct fb_prefetch *item, const struct fb_prefetch_source *source,
+                          int fd, const struct statx *stx) {
+  item->status = source->hsm == FB_HSM_STUB ? FB_STUB : FB_RELEASED;
+  if (item->status == FB_STUB)
+    add_blob(item, source, fd, stx);
+}
+
 /* As it is now, looked at before it is read and after. */
 static void fill_from_now(struct fb_prefetch *item, const struct fb_prefetch_source *source, int fd,
-                          bool name_only) {
+                          bool name_only, bool released) {
   struct statx stx;
   item->read_ns = realtime_ns();
   int rc = read_attributes(fd, &stx);
@@ -347,6 +365,8 @@ static void fill_from_now(struct fb_prefetch *item, const struct fb_prefetch_sou
   stat_from_statx(&item->st, &stx);
   if (!is_expected(&item->entry, source, &stx))
     fail(item, FB_REPLACED, 0);
+  else if (released)
+    fill_released(item, source, fd, &stx);
   else if (!name_only)
     fill_from(item, source, fd, &stx);
 }
@@ -385,9 +405,12 @@ void fb_prefetch_fill(struct fb_prefetch *item, const struct fb_prefetch_source 
     fail_with(item, -fd);
     return;
   }
+  /* Before anything reads from it or looks for its holes. */
+  const bool released = !name_only && is_released(item, source, fd);
   /* A read that moves the atime comes after the look at it. */
-  if (!keeps_atime || !fill_untouched(item, source, fd))
-    fill_from_now(item, source, fd, name_only);
+  if (item->status == FB_SAVED &&
+      (released || !keeps_atime || !fill_untouched(item, source, fd)))
+    fill_from_now(item, source, fd, name_only, released);
   if (item->fd != fd)
     close(fd);
 }

@@ -36,7 +36,7 @@ struct fb_prefetch {
   bool needs_data;       /* a follower: opened and checked, not read */
   bool large;            /* fd is open, the content is to be read in chunks */
   bool sparse;           /* the content goes with offsets */
-  enum fb_status status; /* SAVED, CHANGED or why nothing can be sent */
+  enum fb_status status; /* SAVED, CHANGED, STUB or why nothing can be sent */
   int error;             /* errno, positive */
   enum fb_retry retry;   /* what error may pass with, if asked again */
   unsigned lost_xattrs;
@@ -60,6 +60,7 @@ struct fb_prefetch_source {
   bool root_mount_known; /* not before Linux 5.8 */
   uint64_t root_mount;
   enum fb_layout_kind layouts; /* whose tree it is */
+  enum fb_hsm hsm;             /* what becomes of released files */
   uint64_t large_file_bytes;
   const atomic_bool *stop;
 };

@@ -31,12 +31,14 @@ static void divide_memory(struct fb_reader *r, const struct fb_accept *accept) {
   r->memory_bytes_max = accept->prefetch_bytes > used ? accept->prefetch_bytes - used : 0;
 }
 
-int fb_reader_start(struct fb_reader **reader, int root_fd, const struct fb_accept *accept) {
+int fb_reader_start(struct fb_reader **reader, int root_fd, const struct fb_accept *accept,
+                    enum fb_hsm hsm) {
   struct fb_reader *r = calloc(1, sizeof *r);
   if (r == NULL)
     return ENOMEM;
   r->source.large_file_bytes = accept->large_file_bytes;
   r->source.stop = &r->stop;
+  r->source.hsm = hsm;
   fb_prefetch_source_set_root(&r->source, root_fd);
   r->opening_max = FB_OPENING_MIN;
   r->lease_wait_ms = fb_pool_lease_wait_ms();

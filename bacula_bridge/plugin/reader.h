@@ -35,7 +35,8 @@ struct fb_reader;
 enum fb_next { FB_NEXT_ITEM, FB_NEXT_WAIT, FB_NEXT_END, FB_NEXT_STOPPED };
 
 /* Returns 0 or an errno.  root_fd stays the caller's and must outlive the reader. */
-int fb_reader_start(struct fb_reader **reader, int root_fd, const struct fb_accept *accept);
+int fb_reader_start(struct fb_reader **reader, int root_fd, const struct fb_accept *accept,
+                    enum fb_hsm hsm);
 /* Ends every wait; from any thread. */
 void fb_reader_stop(struct fb_reader *reader);
 void fb_reader_free(struct fb_reader *reader);

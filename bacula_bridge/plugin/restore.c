@@ -12,8 +12,10 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/xattr.h>
 #include <unistd.h>
 
 #include "layout.h"
@@ -31,6 +33,7 @@ struct current {
   bool failed; /* a write failed */
   bool whole;  /* the daemon has all of it behind it: attributes may follow */
   bool had_layout; /* ahead of its data */
+  bool is_stub;    /* it was saved without its data */
   off_t offset;
   off_t end; /* of what was written so far */
   char *name; /* Bacula's name, for messages */
@@ -225,6 +228,7 @@ bRC fb_restore_create_file(struct fb_restore *r, struct restore_pkt *rp) {
     rc = apply_layout(r);
   if (skip != NULL) {
     fb_report_skip(&r->report, skip, file->name, strlen(file->name));
+    r->report.stubs_left_out += fb_make_is_stub(rp) && rp->replace == REPLACE_ALWAYS;
     rp->create_status = CF_SKIP;
     drop_file(r);
   } else if (rc < 0) {
@@ -233,6 +237,7 @@ bRC fb_restore_create_file(struct fb_restore *r, struct restore_pkt *rp) {
   } else {
     bool has_data = file->kind == FB_KIND_FILE || file->kind == FB_KIND_SPECIAL;
     fb_attributes_begin(&file->attributes, &rp->statp);
+    file->is_stub = fb_make_is_stub(rp);
     file->whole = !has_data;
     rp->create_status = has_data ? CF_EXTRACT : CF_CREATED;
   }
@@ -383,7 +388,7 @@ static bool has_its_size(struct fb_restore *r) {
     return false;
   }
   came = (uint64_t)st.st_size;
-  if (came == saved)
+  if (came == saved || (file->is_stub && came == 0))
     return true;
   fb_report_error(&r->report,
                   "%s: the backup of this file is %s: %" PRIu64 " of %" PRIu64 " bytes came; "
@@ -391,6 +396,17 @@ static bool has_its_size(struct fb_restore *r) {
                   fb_printable(file->name, strlen(file->name), shown, sizeof(shown)),
                   came < saved ? "incomplete" : "damaged", came, saved);
   return false;
+}
+
+/* An empty file that is not the saved one: it has its attributes, and a mark that can be looked
+ * for.  After them, since they take away what the stream does not name. */
+static void mark_stub(struct fb_restore *r) {
+  struct current *file = &r->file;
+  char text[24];
+  int length = snprintf(text, sizeof(text), "%" PRIu64, file->attributes.stat.size);
+  int rc = fsetxattr(file->fd, FB_STUB_MARK, text, (size_t)length, 0);
+  fb_report_stub(&r->report, file->attributes.stat.size, rc < 0 ? errno : 0, file->name,
+                 strlen(file->name));
 }
 
 /* A layout that is in the stream alone cannot be set any more. */
@@ -417,6 +433,8 @@ bRC fb_restore_end_file(struct fb_restore *r) {
     else
       fb_attributes_apply(&file->attributes, file->kind, file->fd, file->kind != FB_KIND_FILE,
                           &r->report, file->name, name_len);
+    if (file->is_stub)
+      mark_stub(r);
   }
   drop_file(r);
   return bRC_OK;

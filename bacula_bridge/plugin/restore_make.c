@@ -40,6 +40,10 @@ enum fb_kind fb_make_kind(const struct restore_pkt *rp) {
   }
 }
 
+bool fb_make_is_stub(const struct restore_pkt *rp) {
+  return rp->type == FT_REGE && rp->statp.st_size > 0;
+}
+
 /* What is being made; for hard links also where the first name is. */
 struct making {
   enum fb_kind kind;
@@ -53,6 +57,8 @@ struct making {
 /* NULL to go on, or why what stands there is left as it is.  Compares like
  * Bacula's own restore, in whole seconds. */
 static const char *reason_to_skip(const struct restore_pkt *rp, const struct stat *there) {
+  if (fb_make_is_stub(rp) && S_ISREG(there->st_mode) && there->st_size > 0)
+    return "Saved without its data, which is perhaps here";
   bool is_marked =
       S_ISDIR(there->st_mode) && (there->st_mode & (S_ISUID | S_IRWXU)) == FB_MARKED_MODE;
   if (rp->replace == REPLACE_ALWAYS || is_marked)

@@ -6,6 +6,7 @@
 #ifndef FOREBAY_RESTORE_MAKE_H
 #define FOREBAY_RESTORE_MAKE_H
 
+#include <stdbool.h>
 #include <stddef.h>
 
 #include "abi.h"
@@ -14,6 +15,10 @@
 
 /* What a packet describes; FB_KIND_NONE for what cannot be restored. */
 enum fb_kind fb_make_kind(const struct restore_pkt *rp);
+
+/* Is it a file that was saved without its data (hsm=stub)?  An empty regular file by its type,
+ * but not by its size. */
+bool fb_make_is_stub(const struct restore_pkt *rp);
 
 /* Makes path (below the place), a regular file so that the layout can be given to it.
  * Returns 0 and in *fd the descriptor to write to (FB_KIND_FILE), an O_PATH one (symlinks,

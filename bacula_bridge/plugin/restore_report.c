@@ -107,6 +107,34 @@ void fb_report_without_stream(struct fb_report *report, const char *why, const c
                     fb_printable(path, path_len, shown, sizeof(shown)), why);
 }
 
+void fb_report_stub(struct fb_report *report, uint64_t size, int mark_error, const char *path,
+                    size_t path_len) {
+  char shown[FB_PRINTABLE_BYTES];
+  report->stubs_unmarked += mark_error != 0;
+  if (report->stubs++ > 0)
+    return;
+  fb_report_error(report,
+                  "%s: HSM had released this file, and it was saved without its %" PRIu64
+                  " bytes of data (hsm=stub): it is restored empty, with the xattr " FB_STUB_MARK
+                  "%s%s; its data is in the archive of the filesystem that it came from. Further "
+                  "files like it are counted at the end of the job.",
+                  fb_printable(path, path_len, shown, sizeof(shown)), size,
+                  mark_error != 0 ? " missing: " : "", mark_error != 0 ? strerror(mark_error) : "");
+}
+
+static void say_stubs(const struct fb_report *report) {
+  if (report->stubs > 1)
+    fb_say(report->host, M_WARNING,
+           "%" PRIu64 " files in all were saved without their data and are restored empty; %" PRIu64
+           " of them could not be given the xattr " FB_STUB_MARK ".",
+           report->stubs, report->stubs_unmarked);
+  if (report->stubs_left_out != 0)
+    fb_say(report->host, M_WARNING,
+           "%" PRIu64 " files that were saved without their data were left as they are, because "
+           "what is there is not empty.",
+           report->stubs_left_out);
+}
+
 /* NULL: nothing is said of a single file. */
 static const char *sentence_of(enum fb_layout_outcome outcome) {
   switch (outcome) {
@@ -212,5 +240,6 @@ void fb_report_end(struct fb_report *report) {
            "%" PRIu64 " xattrs are not in the backup, because they could not be read then.",
            report->lost_at_backup);
   say_layouts(report);
+  say_stubs(report);
   *report = (struct fb_report){.host = host};
 }

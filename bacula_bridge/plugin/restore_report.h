@@ -17,6 +17,9 @@
  * thousands of them. */
 #define FB_REPORT_MESSAGES_MAX 100
 
+/* The xattr of a file that was restored without its data: its size in digits. */
+#define FB_STUB_MARK "user.forebay.no_data"
+
 /* Room for a path in a message, which Bacula cuts at 2,000 bytes. */
 #define FB_PRINTABLE_BYTES 800
 
@@ -29,6 +32,8 @@ struct fb_report {
   uint64_t xattrs_denied;     /* trusted. and security. xattrs refused: not root */
   uint64_t without_stream;    /* files whose attributes stream was missing or damaged */
   uint64_t lost_at_backup;    /* xattrs that the backup could not read */
+  uint64_t stubs, stubs_unmarked; /* files saved without their data, and so restored */
+  uint64_t stubs_left_out;        /* of them not: what is there may have the data */
   uint64_t layouts[FB_LAYOUT_OUTCOMES]; /* what became of them */
 };
 
@@ -42,6 +47,10 @@ void fb_report_skip(struct fb_report *report, const char *why, const char *path,
 /* The attributes stream of path is missing or damaged: a warning for the first. */
 void fb_report_without_stream(struct fb_report *report, const char *why, const char *path,
                               size_t path_len);
+/* path was saved without its data, of which there were size bytes, and is empty: an error for the
+ * first.  mark_error: 0, or why it was not marked. */
+void fb_report_stub(struct fb_report *report, uint64_t size, int mark_error, const char *path,
+                    size_t path_len);
 /* What became of the layout of path; error is an errno or 0.  A warning for the first of a
  * sort that asks for somebody to look. */
 void fb_report_layout(struct fb_report *report, enum fb_layout_outcome outcome, int error,

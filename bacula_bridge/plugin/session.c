@@ -31,6 +31,7 @@ enum phase { PHASE_HELLO, PHASE_ENTRIES, PHASE_END, PHASE_DONE, PHASE_ACKED };
 struct fb_session {
   const struct fb_host *host;
   struct fb_link *link;
+  enum fb_hsm hsm;
   int root_fd;
   struct fb_accept accept;
   struct fb_stream_state stream; /* the link's thread only */
@@ -68,7 +69,7 @@ static enum fb_link_verdict on_accept(struct fb_session *s, const struct fb_fram
   if (fb_accept_parse(frame, &s->accept, error) < 0)
     return FB_LINK_REFUSED;
   s->root_fd = open(s->accept.root, O_PATH | O_DIRECTORY | O_CLOEXEC);
-  int rc = s->root_fd < 0 ? errno : fb_reader_start(&reader, s->root_fd, &s->accept);
+  int rc = s->root_fd < 0 ? errno : fb_reader_start(&reader, s->root_fd, &s->accept, s->hsm);
   if (rc != 0) {
     char root[FB_PRINTABLE_BYTES];
     snprintf(error, FB_ERROR_BYTES, "%s %.700s: %s",
@@ -170,7 +171,7 @@ void fb_session_fail(struct fb_session *s, const char *reason) {
     fb_link_abort(s->link, reason);
 }
 
-struct fb_session *fb_session_start(const struct fb_host *host, const char *socket_path,
+struct fb_session *fb_session_start(const struct fb_host *host, const struct fb_command *command,
                                     const struct fb_hello *hello, char *error) {
   struct fb_session *s = calloc(1, sizeof *s);
   uint8_t *first = malloc(FB_HELLO_FRAME_BYTES_MAX);
@@ -183,6 +184,7 @@ struct fb_session *fb_session_start(const struct fb_host *host, const char *sock
     return NULL;
   }
   s->host = host;
+  s->hsm = command->hsm;
   s->root_fd = -1;
   s->receipts = receipts;
   pthread_mutex_init(&s->lock, NULL);
@@ -193,7 +195,7 @@ struct fb_session *fb_session_start(const struct fb_host *host, const char *sock
              FB_HELLO_STRING_BYTES_MAX);
   } else {
     struct fb_link_handler handler = {s, on_frame, on_wants_input, on_sent, on_down};
-    s->link = fb_link_start(socket_path, &handler, first, size, error);
+    s->link = fb_link_start(command->socket_path, &handler, first, size, error);
   }
   free(first);
   if (s->link == NULL) {

@@ -11,6 +11,7 @@
 
 #include <stdbool.h>
 
+#include "command.h"
 #include "frames.h"
 #include "host.h"
 #include "reader.h"
@@ -18,7 +19,7 @@
 struct fb_session;
 
 /* NULL with a sentence in error. */
-struct fb_session *fb_session_start(const struct fb_host *host, const char *socket_path,
+struct fb_session *fb_session_start(const struct fb_host *host, const struct fb_command *command,
                                     const struct fb_hello *hello, char *error);
 /* The functions that return bool are false when the session broke or the job was
  * cancelled: fb_session_reason() tells which. */

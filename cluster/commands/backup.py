@@ -21,6 +21,7 @@ from cluster.output import (
     show_size,
 )
 from shards.errors import UsageError
+from shards.ledger_schema import HsmPolicy
 
 if TYPE_CHECKING:
     from cluster.records import RunRecord
@@ -59,12 +60,21 @@ def backup(
     ] = None,
     threads: ThreadsOption = None,
     latency_target: LatencyTargetOption = None,
+    hsm: Annotated[
+        HsmPolicy | None,
+        typer.Option(
+            "--hsm",
+            help="Files that HSM has released (Lustre): skip leaves them out and says how many,"
+            " stub saves all but their data, recall reads them; skip for a new dataset.",
+        ),
+    ] = None,
     json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
     """Back DIR up through N concurrent Bacula jobs.
 
-    The number of shards, the threads and the latency target are remembered with the dataset.
+    The number of shards, the threads, the latency target and what becomes of files that HSM has
+    released are remembered with the dataset.
     """
     from cluster.ray_token import prepare_private_ray
 
@@ -78,11 +88,11 @@ def backup(
         raise UsageError("say what to back up: DIR, or --resume RUN to go on with a run")
     pacing = parse_pacing(threads, latency_target)
     if directory is None or resume is not None:
-        if any(option is not None for option in (name, shards, level, pacing)):
+        if any(option is not None for option in (name, shards, level, pacing, hsm)):
             raise UsageError("--resume goes on as the run began: leave the other options out")
         request = plan_resume(settings, resume or 0)
     else:
-        request = plan(settings, directory, name, shards, level or LEVEL_DEFAULT, pacing)
+        request = plan(settings, directory, name, shards, level or LEVEL_DEFAULT, pacing, hsm)
     # Ray's own messages go to standard output, which is for data.
     with contextlib.redirect_stdout(sys.stderr), backup_display(quiet=quiet) as display:
         record = back_up(settings, request, display)
@@ -125,6 +135,8 @@ def _tell(record: RunRecord) -> None:
         )
     if skipped := sum(job.summary.skipped for job in jobs):
         print(f"{plural(skipped, 'socket')} left out, as Bacula does")
+    if stubs := sum(job.summary.stubs for job in jobs):
+        print(f"{plural(stubs, 'file')} saved without data, since HSM has released them")
     if record.scan.mount_points:
         print(
             f"{plural(record.scan.mount_points, 'mount point')} of other filesystems not descended"

@@ -22,7 +22,9 @@
  *   fault=list:INO:ERRNO     the names of its xattrs cannot be had
  *   fault=mark:INO:0         the time (ns) of its first read goes to DIR/read_ns
  *   delay=US  hold=N  settle=FILES:THREADS     see harness_calls.h
- * Link with -Wl,--wrap=pread64, which the faults need, and those of harness_calls.h.
+ *   lustre=1  fault=version:INO:N              see harness_lustre.h
+ *   hsm=TEXT        a part of the command
+ * Link with -Wl,--wrap=pread64, which the faults need, and those of the other headers.
  *
  * DIR/K.dump has a line per message ("M type text") and at its end "E" with the
  * job's end; DIR/K.files has a line per file ("F" and the fields that dump_file()
@@ -50,8 +52,8 @@ struct settings {
   unsigned jobs, first_job_id, count, version;
   char level;
   int accurate;
-  long cancel, pause, skew, delay, hold;
-  const char *dataset, *socket, *out, *options, *command, *fault, *settle;
+  long cancel, pause, skew, delay, hold, lustre;
+  const char *dataset, *socket, *out, *options, *command, *fault, *settle, *hsm;
 };
 
 static struct settings settings = {.jobs = 1,
@@ -66,6 +68,7 @@ static struct settings settings = {.jobs = 1,
 static pFuncs *plugin;
 static atomic_bool fault_is_spent;
 
+#include "harness_lustre.h"
 #include "harness_calls.h"
 
 static void mark_time(void) {
@@ -108,6 +111,7 @@ ssize_t __wrap_pread64(int fd, void *to, size_t size, off_t offset) {
   unsigned long long ino;
   long long number;
   struct stat st;
+  note_recall(fd);
   if (settings.fault == NULL ||
       sscanf(settings.fault, "%7[^:]:%llu:%lld", kind, &ino, &number) != 3 || fstat(fd, &st) != 0 ||
       st.st_ino != ino)
@@ -127,6 +131,8 @@ ssize_t __wrap_pread64(int fd, void *to, size_t size, off_t offset) {
   if (strcmp(kind, "shrink") == 0 && truncate(path, number) != 0)
     abort();
   ssize_t n = __real_pread64(fd, to, size, offset);
+  if (strcmp(kind, "version") == 0)
+    atomic_store(&version_now, (unsigned long)number);
   if (strcmp(kind, "grow") == 0)
     append_zeros(path, number);
   if (strcmp(kind, "rewrite") == 0)
@@ -402,9 +408,10 @@ static void *job_main(void *argument) {
   if (settings.command != NULL)
     snprintf(command, room, "%s", settings.command);
   else
-    snprintf(command, room, "forebay:dataset=%s:shard=%u/%u%s%s", settings.dataset,
+    snprintf(command, room, "forebay:dataset=%s:shard=%u/%u%s%s%s%s", settings.dataset,
              job->shard, settings.jobs, settings.options == NULL ? ":socket=" : "",
-             settings.options == NULL ? settings.socket : "");
+             settings.options == NULL ? settings.socket : "", settings.hsm != NULL ? ":hsm=" : "",
+             settings.hsm != NULL ? settings.hsm : "");
   snprintf(start, sizeof start, "JobId=%u Job=%s", settings.first_job_id, job->name);
   if (plugin->newPlugin(&job->context) != bRC_OK)
     abort();
@@ -447,7 +454,8 @@ static void parse(int argc, char **argv) {
   } keys[] = {{"dataset", &settings.dataset, NULL, NULL}, {"socket", &settings.socket, NULL, NULL},
               {"out", &settings.out, NULL, NULL},         {"options", &settings.options, NULL, NULL},
               {"command", &settings.command, NULL, NULL}, {"fault", &settings.fault, NULL, NULL},
-              {"settle", &settings.settle, NULL, NULL},
+              {"settle", &settings.settle, NULL, NULL}, {"hsm", &settings.hsm, NULL, NULL},
+              {"lustre", NULL, &settings.lustre, NULL},
               {"delay", NULL, &settings.delay, NULL},     {"hold", NULL, &settings.hold, NULL},
               {"cancel", NULL, &settings.cancel, NULL},
               {"pause", NULL, &settings.pause, NULL},     {"skew", NULL, &settings.skew, NULL},

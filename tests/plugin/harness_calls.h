@@ -37,7 +37,6 @@ int __real_fstat64(int fd, struct stat *to);
 int __wrap_fstat64(int fd, struct stat *to);
 ssize_t __real_flistxattr(int fd, char *names, size_t size);
 ssize_t __wrap_flistxattr(int fd, char *names, size_t size);
-ssize_t __real_fgetxattr(int fd, const char *name, void *value, size_t size);
 ssize_t __wrap_fgetxattr(int fd, const char *name, void *value, size_t size);
 int __real_fstatfs64(int fd, struct statfs *to);
 int __wrap_fstatfs64(int fd, struct statfs *to);
@@ -78,17 +77,22 @@ ssize_t __wrap_flistxattr(int fd, char *names, size_t size) {
     errno = error;
     return -1;
   }
-  return __real_flistxattr(fd, names, size);
+  ssize_t length = __real_flistxattr(fd, names, size);
+  show_names(names, size != 0 ? length : 0);
+  return length;
 }
 
 ssize_t __wrap_fgetxattr(int fd, const char *name, void *value, size_t size) {
   atomic_fetch_add(&fgetxattr_calls, 1);
-  return __real_fgetxattr(fd, name, value, size);
+  return __real_fgetxattr(fd, kept_name(name), value, size);
 }
 
 int __wrap_fstatfs64(int fd, struct statfs *to) {
   atomic_fetch_add(&fstatfs_calls, 1);
-  return __real_fstatfs64(fd, to);
+  int rc = __real_fstatfs64(fd, to);
+  if (settings.lustre != 0)
+    to->f_type = LUSTRE_MAGIC;
+  return rc;
 }
 
 static long open_slowly(long number, long a, long b, long c, long d) {
@@ -154,7 +158,8 @@ static void write_calls(void) {
   FILE *file = write_to("calls", "w");
   fprintf(file, "openat2 %lu\nstatx %lu\nfstat %lu\nflistxattr %lu\n", openat2_calls, statx_calls,
           fstat_calls, flistxattr_calls);
-  fprintf(file, "fgetxattr %lu\nfstatfs %lu\n", fgetxattr_calls, fstatfs_calls);
+  fprintf(file, "fgetxattr %lu\nfstatfs %lu\nioctl %lu\n", fgetxattr_calls, fstatfs_calls,
+          ioctl_calls);
   fclose(file);
   if (settings.settle != NULL)
     note_most();

@@ -168,13 +168,17 @@ def test_a_file_index_that_bacula_did_not_use_is_never_promised(backup_harness, 
         "forebay:dataset=d:shard=0/1:",
         "forebay:dataset=d:shard=0/1:colour=red",
         "forebay:dataset=d:shard=0/1:socket=relative",
+        "forebay:dataset=d:shard=0/1:hsm=",
+        "forebay:dataset=d:shard=0/1:hsm=stubs",
+        "forebay:dataset=d:shard=0/1:hsm=stub:hsm=skip",
         "forebay:dataset=d:shard=0/1:socket=/" + "x" * 108,
         "forebay:dataset=" + "d" * 256 + ":shard=0/1",
     ],
 )
 def test_a_command_that_is_not_understood_fails_and_names_the_form(backup_harness, out, command):
     result = run(backup_harness, out, 1, command=command)
-    assert "forebay:dataset=NAME:shard=K/N[:socket=PATH]" in assert_fails(result.dumps[0])
+    form = "forebay:dataset=NAME:shard=K/N[:socket=PATH][:hsm=skip|stub|recall]"
+    assert form in assert_fails(result.dumps[0])
 
 
 def test_accurate_jobs_are_refused_with_the_reason(backup_harness, out):

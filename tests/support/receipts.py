@@ -40,7 +40,7 @@ def slow_layer(receipts, jobid, margin_ns):
         is_live = file_index > 0 and status != ReceiptStatus.DELETED
         if status == ReceiptStatus.SKIPPED:
             continue
-        if is_live and status in (ReceiptStatus.SAVED, ReceiptStatus.CHANGED):
+        if is_live and status in (ReceiptStatus.SAVED, ReceiptStatus.CHANGED, ReceiptStatus.STUB):
             first = values
         row = {name: values[name] for name in _COPIED}
         row.update(key=_key(values), jobid=jobid, file_index=0, first_index=0, due=True)

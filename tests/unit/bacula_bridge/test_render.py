@@ -10,6 +10,7 @@ import pytest
 from bacula_bridge import render
 from bacula_bridge.errors import BadValue
 from bacula_bridge.render import LabSettings, Passwords, Ports, Targets
+from shards.ledger_schema import HsmPolicy
 
 LAB = LabSettings(
     Path("/srv/a lab"), Ports(1001, 1002, 1003), Passwords("pc", "ps", "pf"), 3, "/run/fb.sock"
@@ -22,6 +23,15 @@ def directive(text: str, name: str) -> list[str]:
 
 def blocks(text: str, resource: str) -> list[str]:
     return re.findall(rf"^{resource} {{\n(.*?)^}}\n", text, re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.parametrize(
+    ("policy", "part"),
+    [(HsmPolicy.SKIP, ""), (HsmPolicy.STUB, ":hsm=stub"), (HsmPolicy.RECALL, ":hsm=recall")],
+)
+def test_the_plugin_command_says_what_becomes_of_released_files(policy, part):
+    text = render.dataset_config("home", 1, hsm=policy)
+    assert directive(text, "Plugin") == [f'"forebay:dataset=home:shard=0/1{part}"']
 
 
 def test_a_datasets_resources_are_as_published():

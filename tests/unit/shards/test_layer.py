@@ -128,6 +128,8 @@ def test_a_layer_made_in_small_pieces_is_the_same(receipts, cuts):
     [
         (Status.SAVED, 5, LIVE, False),
         (Status.CHANGED, 5, LIVE, True),
+        (Status.STUB, 5, LIVE, True),
+        (Status.RELEASED, 0, ABSENT, True),
         (Status.UNREADABLE, 5, LIVE, True),
         (Status.UNREADABLE, 0, ABSENT, True),
         (Status.VANISHED, 0, ABSENT, True),

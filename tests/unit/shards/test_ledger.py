@@ -18,7 +18,7 @@ from shards.ledger import (
     RunOpen,
     StaleEpoch,
 )
-from shards.ledger_schema import RunState
+from shards.ledger_schema import HsmPolicy, RunState
 from shards.segment import SegmentInfo
 
 ROLE = "walker:0"
@@ -80,6 +80,25 @@ def test_a_ledger_from_before_there_were_pacings_is_as_good(tmp_path):
     ledger.set_pacing("d", Pacing(2))
     assert ledger.pacing("d") == Pacing(2)
     ledger.close()
+
+
+def test_what_becomes_of_released_files_is_kept_with_the_dataset(ledger):
+    assert ledger.hsm("d") is HsmPolicy.SKIP
+    ledger.set_hsm("d", HsmPolicy.RECALL)
+    ledger.set_hsm("d", HsmPolicy.STUB)
+    assert ledger.hsm("d") is HsmPolicy.STUB
+    assert ledger.hsm("e") is HsmPolicy.SKIP
+
+
+def test_a_ledger_from_before_hsm_may_be_read_as_it_is(tmp_path):
+    path = tmp_path / "ledger.sqlite"
+    before = Ledger(path)
+    with before.transaction() as db:
+        db.execute("DROP TABLE hsm")
+    before.close()
+    reader = Ledger(path, read_only=True)
+    assert reader.hsm("d") is HsmPolicy.SKIP
+    reader.close()
 
 
 def test_a_run_begins_with_its_root_pending(ledger):
