@@ -4,17 +4,28 @@ from __future__ import annotations
 
 import pytest
 
-from filesystems.lustre.looks import Batch, Kind
-from filesystems.lustre.records import decode
+from filesystems.lustre.kernel.native import Places, Records
+from filesystems.lustre.looks import Kind
 from tests.support.lustre.encoding import NO_FID, encode, fid
+from tests.support.lustre.reference import Looks
 
 FILE, GONE, HERE, THERE = (fid(0x200000401, number) for number in range(1, 5))
 
 
+def gathered(*batches):
+    """Return what a set of places has, as the reference does."""
+    found = Places()
+    for batch in batches:
+        found.add(Records.of(batch))
+    rows = list(found)
+    places = {(row.fid, row.name, row.kind): row.about for row in rows if row.kind != Kind.INODE}
+    inodes = {row.fid for row in rows if row.kind == Kind.INODE}
+    assert len(places) + len(inodes) == len(rows) == len(found)
+    return Looks(places, inodes, found.was_off)
+
+
 def looked(*records):
-    batch = Batch()
-    batch.add_all(decode(data) for data in records)
-    return batch
+    return gathered(records)
 
 
 @pytest.mark.parametrize("kind", [1, 4, 5])
