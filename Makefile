@@ -4,7 +4,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PLUGIN := bacula_bridge/plugin/forebay-fd.so
-KERNEL_SOURCES := $(wildcard filesystems/kernel/*.c filesystems/kernel/*.h filesystems/kernel/*.py)
+KERNELS := filesystems/kernel filesystems/lustre/kernel
+KERNEL_SOURCES := $(foreach folder,$(KERNELS),$(wildcard $(folder)/*.c $(folder)/*.h $(folder)/*.py))
 PLUGIN_SOURCES := $(wildcard bacula_bridge/plugin/*.c bacula_bridge/plugin/*.h) bacula_bridge/plugin/Makefile
 
 SHARDS ?=
@@ -33,6 +34,7 @@ nightly: all $(VENV)/test-installed
 	FOREBAY_LUSTRE_HISTORIES=$(or $(LUSTRE),1000) $(BIN)/python -m pytest --timeout 14400 tests/unit/filesystems/lustre/test_lustre_histories.py
 	FOREBAY_CEPH_HISTORIES=$(or $(CEPH),60) $(BIN)/python -m pytest --timeout 14400 tests/system/test_cephfs.py -k histories
 	FOREBAY_KILLS=$(or $(KILLS),50) $(BIN)/python -m pytest --timeout 14400 tests/system/test_crashes.py
+	$(MAKE) --directory tests/fuzz run PYTHON=$(abspath $(BIN)/python) FUZZ_SECONDS=$(or $(FUZZ_SECONDS),600)
 
 lint: $(VENV)/test-installed
 	$(BIN)/ruff check .
@@ -70,5 +72,5 @@ bench: all $(VENV)/test-installed
 	$(BIN)/python -m benchmarks
 
 clean:
-	rm -rf $(VENV) build *.egg-info filesystems/kernel/*.so filesystems/kernel/_walk.c
+	rm -rf $(VENV) build *.egg-info $(addsuffix /*.so,$(KERNELS)) filesystems/kernel/_walk.c filesystems/lustre/kernel/_changelog.c
 	$(MAKE) --directory bacula_bridge/plugin clean

@@ -1,4 +1,4 @@
-"""The Lustre client library: the one place where cffi objects are touched.
+"""The Lustre client library: the one place where its cffi objects are touched.
 
 Covers: loading liblustreapi at run time, the calls that are needed, return codes to exceptions.
 Does not cover: when to call them (changelog, resolve).
@@ -6,7 +6,8 @@ Does not cover: when to call them (changelog, resolve).
 The declarations are our own, for what versions 2.15 to 2.17 have in common. Symbols are looked up
 when they are first used, so that a missing one is a sentence about that one. The library allocates
 952 bytes for each record it hands out (CR_MAXSIZE); copied is what the record's header says, and
-never more than those. cffi releases the GIL in every call.
+never more than those. That loop is in C (kernel), which is given the functions by their addresses.
+cffi releases the GIL in every call.
 """
 
 from __future__ import annotations
@@ -21,7 +22,14 @@ from cffi import FFI
 
 from filesystems.lustre.errors import LibraryMissing, LibraryTooOld, RecordMalformed, failed
 from filesystems.lustre.fid import FID_BYTES, Fid
-from filesystems.lustre.records import RECORD_BYTES_MAX, announced_bytes
+from filesystems.lustre.kernel.native import (
+    FAILED,
+    FULL,
+    NO_MEMORY,
+    RECORD_BYTES_MAX,
+    UNREADABLE,
+    Records,
+)
 
 LIBRARY = "liblustreapi.so.1"
 PATH_BYTES = 4096  # PATH_MAX; for more the client of 2.15 returns EINVAL
@@ -143,30 +151,19 @@ class OpenChangelog:
 
     def __init__(self, target: str, private: Any, receive: Any, free: Any) -> None:
         self._target = target
-        self._private = private
-        self._receive = receive
-        self._free = free
-        self._at_end = False
+        self._addresses = tuple(_address(pointer) for pointer in (receive, free, private))
 
-    def read(self, count: int, into: list[bytes]) -> bool:
-        """Append up to so many records as bytes; False at the end. Those before an error stay."""
-        receive, free, private = self._receive, self._free, self._private
-        buffer, null = _ffi.buffer, _ffi.NULL
-        record = _ffi.new("void **")
-        for _ in range(count):
-            code = receive(private, record)
-            if code != 0:
-                if code < 0:
-                    raise failed(self._target, "llapi_changelog_recv", -code)
-                return False
-            pointer = record[0]
-            if pointer == null:  # so the library says that it had no memory
-                raise failed(self._target, "llapi_changelog_recv", errno.ENOMEM)
-            try:
-                size = announced_bytes(buffer(pointer, RECORD_BYTES_MAX))
-                if size > RECORD_BYTES_MAX:
-                    raise RecordMalformed(size, f"{RECORD_BYTES_MAX} is the most")
-                into.append(buffer(pointer, size)[:])
-            finally:
-                free(record)
-        return True
+    def read(self, into: Records) -> bool:
+        """Append records until there is no room; False at the end. Those before an error stay."""
+        ended, detail = into.receive(*self._addresses)
+        if ended == FAILED:
+            raise failed(self._target, "llapi_changelog_recv", -detail)
+        if ended == NO_MEMORY:
+            raise failed(self._target, "llapi_changelog_recv", errno.ENOMEM)
+        if ended == UNREADABLE:
+            raise RecordMalformed(detail, f"{RECORD_BYTES_MAX} is the most")
+        return ended == FULL
+
+
+def _address(pointer: Any) -> int:
+    return int(_ffi.cast("uintptr_t", pointer))

@@ -34,10 +34,11 @@ from filesystems.lustre.errors import (
     RecordMalformed,
     RolledBack,
 )
-from filesystems.lustre.records import Record, decode
+from filesystems.lustre.kernel.native import Records
 from shards.errors import ForebayError
 
 BATCH_RECORDS_MAX = 65_536
+BATCH_BYTES_MAX = 16 << 20  # about 250 for each; of longer ones there are fewer in a batch
 # Records that come faster than they are read would never end.
 DRAIN_RECORDS_MAX = 200_000_000
 # How often reading begins again where a record is missing between two.
@@ -58,7 +59,7 @@ class Cursor:
 class Drained:
     """A batch of records, and where the changelog stands behind it."""
 
-    records: list[Record]
+    records: Records
     cursor: Cursor
     lost: str = ""  # why changes before this batch may be missing
 
@@ -86,17 +87,17 @@ class Changelog:
                 if is_new:
                     raise RolledBack(self.target, cursor.index)
                 cursor, is_new, tries = Cursor(is_begun=True), True, 0
-                yield Drained([], cursor, f"the changelog of {self.target} {lost}")
+                yield Drained(_none(), cursor, f"the changelog of {self.target} {lost}")
             before = cursor.index
             with closing(self._read(before)) as batches:
-                begin = next(batches, []) or next(batches, [])  # or what went wrong
+                begin = next(batches, _none()) or next(batches, _none())  # or what went wrong
                 lost = self._missing(cursor, begin) if before or not is_new else ""
                 is_hole = bool(lost) and 0 < before < _number(begin) and tries < HOLE_TRIES_MAX
                 if lost and not is_hole:
                     continue
                 if not lost:
                     if before and _number(begin) == before:
-                        del begin[0]
+                        begin = begin.between(1, len(begin))
                     cursor, is_hole = yield from self._drained(
                         chain([begin], batches), cursor, before if tries == HOLE_TRIES_MAX else 0
                     )
@@ -105,7 +106,7 @@ class Changelog:
             lost = ""
             tries = tries + 1 if cursor.index == before else 1
 
-    def _missing(self, cursor: Cursor, begin: list[bytes]) -> str:
+    def _missing(self, cursor: Cursor, begin: Records) -> str:
         """Say what is wrong with what is delivered from the cursor on."""
         if not cursor.index:
             if begin:
@@ -121,7 +122,7 @@ class Changelog:
             return f"has no record {cursor.index} any more" if is_kept else ""
         index = _number(begin)
         if index == cursor.index:
-            return "" if _anchor(begin[0]) == cursor.anchor else f"has another record {index}"
+            return "" if _anchor(begin, 0) == cursor.anchor else f"has another record {index}"
         # The anchor may be purged by nobody but us, by a consumer's first clearing.
         if index == cursor.index + 1 and cursor.cleared in (0, cursor.index):
             return ""
@@ -129,7 +130,7 @@ class Changelog:
         return f"{direction} from record {cursor.index} to {index}"
 
     def _drained(
-        self, batches: Iterable[list[bytes]], cursor: Cursor, given_up: int
+        self, batches: Iterable[Records], cursor: Cursor, given_up: int
     ) -> Generator[Drained, None, tuple[Cursor, bool]]:
         """Yield what there is up to a hole; one behind the record given_up is passed, as a loss.
 
@@ -138,37 +139,39 @@ class Changelog:
         for batch in batches:
             if not batch:
                 continue
-            records = [decode(data) for data in batch]
-            lost, index, end = "", cursor.index, len(records)
-            for at, record in enumerate(records):
-                number = record.number
-                if number != index + 1 and index:
-                    if number > index != given_up:
-                        end = at
-                        break
-                    direction = "jumps" if number > index else "goes back"
-                    lost = f"the changelog of {self.target} {direction} from record {index}"
-                    lost += f" to {number}"
-                index = number
+            lost, index, end = "", cursor.index, len(batch)
+            at = batch.run_end(0, index)
+            while at < end:
+                before = _number(batch, at - 1) if at else index
+                number = _number(batch, at)
+                if number > before != given_up:
+                    end = at
+                    break
+                direction = "jumps" if number > before else "goes back"
+                lost = f"the changelog of {self.target} {direction} from record {before}"
+                lost += f" to {number}"
+                at = batch.run_end(at + 1, number)
             if end:
-                cursor = replace(cursor, index=index, anchor=_anchor(batch[end - 1]))
-                yield Drained(records[:end], cursor, lost)
-            if end < len(records):
+                cursor = replace(
+                    cursor, index=_number(batch, end - 1), anchor=_anchor(batch, end - 1)
+                )
+                yield Drained(batch.between(0, end), cursor, lost)
+            if end < len(batch):
                 return cursor, True
             self._count += end
             if self._count > DRAIN_RECORDS_MAX:
                 raise ChangelogEndless(self.target, self._count)
         return cursor, False
 
-    def _read(self, first: int) -> Generator[list[bytes], None, None]:
+    def _read(self, first: int) -> Generator[Records, None, None]:
         """Yield batches of records; those that were read before an error come first."""
         with self._library.changelog(self.target, first) as opened:
             more = True
             while more:
-                found: list[bytes] = []
+                found = Records(BATCH_RECORDS_MAX, BATCH_BYTES_MAX)
                 failure: ForebayError | None = None
                 try:
-                    more = opened.read(BATCH_RECORDS_MAX, found)
+                    more = opened.read(found)
                 except (LustreFailed, RecordMalformed) as error:
                     failure = error
                 yield found
@@ -199,11 +202,16 @@ class Changelog:
         return replace(cursor, cleared=last)
 
 
-def _number(begin: list[bytes]) -> int:
-    """Return the number of the first of some records; 0 if there is none."""
-    return decode(begin[0]).number if begin else 0
+def _none() -> Records:
+    return Records(1, 0)
 
 
-def _anchor(data: bytes) -> bytes:
+def _number(records: Records, at: int = 0) -> int:
+    """Return the number of a record; 0 if there is none at all."""
+    return int.from_bytes(records.data(at)[8:16], "little") if records else 0
+
+
+def _anchor(records: Records, at: int) -> bytes:
     """Return type, index, time and FIDs: the rest depends on what the library was asked for."""
+    data = records.data(at)
     return data[4:16] + data[24:64]

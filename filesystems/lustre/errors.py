@@ -46,6 +46,12 @@ class RecordMalformed(ForebayError):
     template = "a changelog record of {0} bytes cannot be understood: {1}"
 
 
+class BlockMalformed(ForebayError):
+    """Some bytes of the change log are no block of places."""
+
+    template = "{0} bytes are no block of {1} places"
+
+
 class SettingsWrong(UsageError):
     """A dataset's changelog settings cannot be."""
 

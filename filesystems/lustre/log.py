@@ -5,8 +5,12 @@ Does not cover: what goes in (looks), what comes of it (source).
 
 Records are cleared on the metadata targets once they are in here, so this file is the only copy of
 what changed: it outlives its writer, and every commit is on disk when it returns (synchronous =
-FULL). The places of a batch and the cursor behind it are one transaction. All rows of a drain have
-the sequence that the next position gets.
+FULL). The places of a batch are blocks of bytes, which with the cursor behind them are one
+transaction. All places of a drain have the sequence that the next position gets.
+
+Several blocks may have the same place. Whoever asks puts them together in memory; so does the
+writer, when so many bytes have come since it last did (a fold). A fold keeps what a position can
+still be answered with: those behind which more than CHANGES_MAX places changed never can be.
 """
 
 from __future__ import annotations
@@ -18,59 +22,33 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import Self
 
 from filesystems.log_file import META_TABLE, LogFile
 from filesystems.lustre.changelog import Cursor
-from filesystems.lustre.errors import LogBusy, LogUnusable
-from filesystems.lustre.looks import Batch, Kind
+from filesystems.lustre.errors import BlockMalformed, LogBusy, LogUnusable
+from filesystems.lustre.kernel.native import Places
+from shards.changes import CHANGES_MAX
 
 LOG_NAME, LOCK_NAME = "lustre.sqlite", "lustre.lock"
-LOG_VERSION = 1
-# About twenty million places. Past that a scan is cheaper: the log begins anew.
-LOG_BYTES_MAX = 4 << 30
-# Small ones make a reading of a million records three times as long.
-CACHE_BYTES, CHECKPOINT_PAGES = 128 << 20, 16_384
+LOG_VERSION = 2
+# What all blocks may have; a fold puts them in memory. Past that the log begins anew.
+LOG_BYTES_MAX = 1 << 30
+# A fold writes as much as all places have, so it is worth some new ones: about a million.
+FOLD_BYTES = 48 << 20
+PAGE_BYTES, CHECKPOINT_PAGES = 16_384, 4_096
 LOCK_TIMEOUT_S, LOCK_POLL_S = 60.0, 0.05
 
 _TABLES = """
-CREATE TABLE looks (fid BLOB, name BLOB, kind INTEGER, about BLOB NOT NULL, sequence INTEGER,
-    checksum INTEGER,
-    PRIMARY KEY (fid, name, kind)) WITHOUT ROWID;
-CREATE INDEX looks_by_sequence ON looks (sequence);
+CREATE TABLE blocks (number INTEGER PRIMARY KEY, newest INTEGER NOT NULL, places INTEGER NOT NULL,
+    is_folded INTEGER NOT NULL, checksum INTEGER NOT NULL, data BLOB NOT NULL);
 CREATE TABLE cursors (target TEXT PRIMARY KEY, position INTEGER, anchor BLOB, cleared INTEGER,
     is_begun INTEGER) WITHOUT ROWID;
 """
-# Two different FIDs that a TREE is about make it one whatever those are.
-_ADD = """
-INSERT INTO looks VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (fid, name, kind) DO UPDATE SET
-    about = iif(about = excluded.about, about, x''), sequence = excluded.sequence,
-    checksum = checksum(excluded.sequence, kind, fid, name,
-        iif(about = excluded.about, about, x''))
-"""
 
 
-class LoggedLook(NamedTuple):
-    """A row."""
-
-    fid: bytes
-    name: bytes
-    kind: Kind
-    about: bytes
-
-
-def _checksum(sequence: int, kind: int, *parts: bytes) -> int:
-    return zlib.crc32(b"%d %d %d %d " % (sequence, kind, *map(len, parts[:2])) + b"".join(parts))
-
-
-def _rows(batch: Batch, sequence: int) -> Iterator[tuple[object, ...]]:
-    """Yield rows in the order of the table, which then is written from its beginning to its end."""
-    for (fid, name, kind), about in sorted(batch.places.items()):
-        checksum = _checksum(sequence, kind, fid, name, about)
-        yield fid, name, kind, about, sequence, checksum
-    for fid in sorted(batch.inodes):
-        checksum = _checksum(sequence, Kind.INODE, fid, b"", b"")
-        yield fid, b"", int(Kind.INODE), b"", sequence, checksum
+def _checksum(newest: int, places: int, data: bytes | memoryview) -> int:
+    return zlib.crc32(data, zlib.crc32(b"%d %d " % (newest, places)))
 
 
 @contextmanager
@@ -106,11 +84,10 @@ class ChangeLog(LogFile):
         self._bytes_max = bytes_max
         with self._using():
             try:
+                self._db.execute(f"PRAGMA page_size = {PAGE_BYTES}")  # of a new file
                 self._db.execute("PRAGMA journal_mode = WAL")
                 self._db.execute("PRAGMA synchronous = FULL")
-                self._db.execute(f"PRAGMA cache_size = -{CACHE_BYTES >> 10}")
                 self._db.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
-                self._db.create_function("checksum", 5, _checksum, deterministic=True)
                 if self._identity() != (LOG_VERSION, identity):
                     self._begin(identity)
                 self.session = str(self._get("session"))
@@ -173,14 +150,55 @@ class ChangeLog(LogFile):
         index, anchor, cleared, is_begun = row
         return Cursor(index, anchor, cleared, bool(is_begun))
 
-    def add(self, batch: Batch, target: str, cursor: Cursor) -> None:
+    def add(self, places: Places, target: str, cursor: Cursor) -> None:
         """Add what a batch found, and where its changelog stands behind it."""
         sequence = self.sequence + 1
         with self._transaction():
-            self._db.executemany(_ADD, _rows(batch, sequence))
+            # Where all positions so far are lost, nobody asks for what comes before the next one.
+            if self._get("oldest") != sequence:
+                self._write(places, 0, sequence, is_folded=False)
             self._keep(target, cursor)
-        if self._size_bytes() > self._bytes_max:
+        folded, unfolded = self._bytes()
+        if unfolded > FOLD_BYTES:
+            self._fold()
+        if folded + unfolded > self._bytes_max and sum(self._bytes()) > self._bytes_max:
             self.lose("there were more changes than the change log takes")
+
+    def _write(self, places: Places, since: int, sequence: int, *, is_folded: bool) -> None:
+        for block in places.blocks(since, sequence):
+            self._db.execute(
+                "INSERT INTO blocks (newest, places, is_folded, checksum, data)"
+                " VALUES (?, ?, ?, ?, ?)",
+                (
+                    block.newest,
+                    block.count,
+                    is_folded,
+                    _checksum(block.newest, block.count, block.data),
+                    block.data,
+                ),
+            )
+
+    def _bytes(self) -> tuple[int, int]:
+        """Return how large all folded blocks are, and all others."""
+        with self._using():
+            sizes = dict(
+                self._db.execute(
+                    "SELECT is_folded, sum(length(data)) FROM blocks GROUP BY is_folded"
+                )
+            )
+        return sizes.get(1, 0), sizes.get(0, 0)
+
+    def _fold(self) -> None:
+        """Have each place once, and none that no position can be answered with."""
+        places = self.places(self.oldest[0])
+        sequence = places.newest(CHANGES_MAX)
+        with self._transaction():
+            self._db.execute("DELETE FROM blocks")
+            self._write(places, sequence, 0, is_folded=True)
+            if sequence:
+                self._raise_oldest(
+                    sequence, f"more than {CHANGES_MAX:,} names changed: a scan costs less"
+                )
 
     def _keep(self, target: str, cursor: Cursor) -> None:
         self._db.execute(
@@ -206,11 +224,14 @@ class ChangeLog(LogFile):
         self, sequence: int, reason: str, target: str = "", cursor: Cursor | None = None
     ) -> None:
         with self._transaction():
-            self._db.execute("DELETE FROM looks WHERE sequence <= ?", (sequence,))
-            if self._get("oldest") != sequence or not self._get("oldest_reason"):
-                self._set(oldest=sequence, oldest_reason=reason)
+            self._db.execute("DELETE FROM blocks WHERE newest <= ?", (sequence,))
+            self._raise_oldest(sequence, reason)
             if cursor is not None:
                 self._keep(target, cursor)
+
+    def _raise_oldest(self, sequence: int, reason: str) -> None:
+        if self._get("oldest") != sequence or not self._get("oldest_reason"):
+            self._set(oldest=sequence, oldest_reason=reason)
 
     def arrive(self) -> int:
         """Take the next sequence for a position."""
@@ -219,23 +240,20 @@ class ChangeLog(LogFile):
             self._set(sequence=sequence)
         return sequence
 
-    def count(self, since: int) -> int:
-        """Return how many places have a newer sequence."""
+    def places(self, since: int) -> Places:
+        """Return the places with a newer sequence."""
+        places = Places()
         with self._using():
-            row = self._db.execute("SELECT count(*) FROM looks WHERE sequence > ?", (since,))
-            return int(row.fetchone()[0])
-
-    def looks(self, since: int) -> Iterator[LoggedLook]:
-        """Yield the places with a newer sequence, those of a directory together."""
-        with self._using():
-            for fid, name, kind, about, sequence, checksum in self._db.execute(
-                "SELECT fid, name, kind, about, sequence, checksum FROM looks"
-                " WHERE sequence > ? ORDER BY fid, name, kind",
-                (since,),
+            for newest, count, checksum, data in self._db.execute(
+                "SELECT newest, places, checksum, data FROM blocks WHERE newest > ?", (since,)
             ):
-                if _checksum(sequence, kind, fid, name, about) != checksum:
-                    raise LogUnusable(str(self._path), "it is damaged")
-                yield LoggedLook(fid, name, Kind(kind), about)
+                try:
+                    if _checksum(newest, count, data) != checksum:
+                        raise BlockMalformed(len(data), count)
+                    places.load(data, count, since)
+                except BlockMalformed as error:
+                    raise LogUnusable(str(self._path), "it is damaged") from error
+        return places
 
     def __enter__(self) -> Self:
         return self

@@ -16,7 +16,6 @@ import os
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
-from itertools import groupby
 from pathlib import Path
 from typing import ClassVar
 
@@ -24,8 +23,9 @@ from filesystems.lustre.api import LIBRARY, Library
 from filesystems.lustre.changelog import Changelog, Cursor, Drained
 from filesystems.lustre.errors import ConsumerGone, RolledBack
 from filesystems.lustre.fid import Fid
-from filesystems.lustre.log import ChangeLog, LoggedLook, locked
-from filesystems.lustre.looks import Batch, Kind
+from filesystems.lustre.kernel.native import Places, Row
+from filesystems.lustre.log import ChangeLog, locked
+from filesystems.lustre.looks import Kind
 from filesystems.lustre.resolve import Resolver, inside
 from filesystems.lustre.settings import LustreChangelogs
 from shards.changes import CHANGES_MAX, ChangeSet, Gap, Position, without_covered
@@ -174,12 +174,12 @@ class _Opened:
             self.log.keep(target, cursor)
 
     def _take(self, target: str, drained: Drained) -> None:
-        batch = Batch()
-        batch.add_all(drained.records)
-        lost = f"the changelog of {target} was off for a time" if batch.was_off else drained.lost
+        places = Places()
+        places.add(drained.records)
+        lost = f"the changelog of {target} was off for a time" if places.was_off else drained.lost
         if lost:
             self.log.lose(lost)
-        self.log.add(batch, target, drained.cursor)
+        self.log.add(places, target, drained.cursor)
 
     def root_path(self, resolver: Resolver) -> bytes:
         path = resolver.directory(self.root.to_bytes())
@@ -188,13 +188,13 @@ class _Opened:
         return path
 
     def look_up(self, since: int) -> ChangeSet:
-        count = self.log.count(since)
-        if count > CHANGES_MAX:
+        places = self.log.places(since)
+        if len(places) > CHANGES_MAX:
             raise _too_many()
         with Resolver(self.library, self.settings.mount) as resolver:
             root_path = self.root_path(resolver)
             found = _Found(root_path)
-            found.take(resolver, list(self.log.looks(since)))
+            found.take(resolver, list(places))
             # A path is inside if it begins with the root's: they must not have moved apart.
             if resolver.directory(self.root.to_bytes()) != root_path:
                 raise Gap(
@@ -213,17 +213,16 @@ class _Found:
     subtrees: set[bytes] = field(default_factory=set)
     numbers: set[int] = field(default_factory=set)
 
-    def take(self, resolver: Resolver, looks: list[LoggedLook]) -> None:
-        inodes = [look.fid for look in looks if look.kind is Kind.INODE]
+    def take(self, resolver: Resolver, looks: list[Row]) -> None:
+        inodes = [look.fid for look in looks if look.kind == Kind.INODE]
         for fid, paths in resolver.names(inodes):
             self._take_inode(fid, paths)
         plain = resolver.plain({look.about for look in looks if look.about})
-        places = [
-            look for look in looks if look.kind is not Kind.INODE and not _is_file(look, plain)
-        ]
-        directories = {look.fid: None for look in places}
-        by_fid = {fid: list(part) for fid, part in groupby(places, _fid)}
-        for fid, path in resolver.directories(directories):
+        places = [look for look in looks if look.kind != Kind.INODE and not _is_file(look, plain)]
+        by_fid: dict[bytes, list[Row]] = {}
+        for look in places:
+            by_fid.setdefault(look.fid, []).append(look)
+        for fid, path in resolver.directories(by_fid):
             # Gone, or outside: what was below its old path is a TREE of its parent.
             directory = None if path is None else inside(path, self.root_path)
             if directory is None:
@@ -241,10 +240,10 @@ class _Found:
             self.numbers.add(Fid.from_bytes(fid).inode_number())
         self._check_bound()
 
-    def _take_place(self, directory: bytes, look: LoggedLook, plain: set[bytes]) -> None:
+    def _take_place(self, directory: bytes, look: Row, plain: set[bytes]) -> None:
         full = os.path.join(directory, look.name) if look.name else directory
         self.names.add(directory)
-        if look.kind is Kind.TREE and look.about not in plain:
+        if look.kind == Kind.TREE and look.about not in plain:
             self.subtrees.add(full)
         else:
             self.names.add(full)
@@ -255,11 +254,7 @@ class _Found:
             raise _too_many()
 
 
-def _fid(look: LoggedLook) -> bytes:
-    return look.fid
-
-
-def _is_file(look: LoggedLook, plain: set[bytes]) -> bool:
+def _is_file(look: Row, plain: set[bytes]) -> bool:
     """Tell whether it is a look below something that has nothing below it."""
     return look.fid == look.about and look.fid in plain
 

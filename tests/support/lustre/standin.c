@@ -33,7 +33,15 @@ struct header {
     uint64_t index, prev, time;
     struct fid target, parent;
 } __attribute__((packed));
-struct reader { char target[64]; char *data; size_t size, at; long long served; unsigned long long hidden; int ended; };
+/* Reads on from a file of records: what is left of `size` bytes in a buffer is from `at` on. */
+struct source { FILE *file; size_t size, at; char data[1 << 18]; };
+struct reader {
+    char target[64];
+    struct source records;
+    long long served, receive_fault_at, memory_fault_at; /* after so many; -1: never */
+    int receive_fault, ended;
+    unsigned long long hidden;
+};
 
 static int state_path(char *out, const char *one, const char *two)
 {
@@ -71,17 +79,26 @@ static int write_text(const char *one, const char *two, const char *text)
     return fclose(file) == 0 ? 0 : -EIO;
 }
 
-static int fault(const char *target, const char *call, long long served)
+/* What a call is to return, and after how many successes (-1: never). */
+static int fault_of(const char *target, const char *call, long long *after)
 {
     size_t size = 0;
     char name[64];
     int code = 0;
-    long long count = 0, found = 0;
+    long long count = 0;
     char *text = target ? slurp(target, "fault", &size) : slurp("fault", NULL, &size);
-    if (text != NULL && sscanf(text, "%63s %d %lld", name, &code, &count) == 3)
-        found = strcmp(name, call) == 0 && served >= count;
+    *after = -1;
+    if (text != NULL && sscanf(text, "%63s %d %lld", name, &code, &count) == 3 && strcmp(name, call) == 0)
+        *after = count;
     free(text);
-    return found ? -code : 0;
+    return -code;
+}
+
+static int fault(const char *target, const char *call)
+{
+    long long after;
+    int code = fault_of(target, call, &after);
+    return after == 0 ? code : 0;
 }
 
 /* 0 if the bytes are no whole record. */
@@ -112,6 +129,27 @@ static uint64_t index_at(const char *data)
     return header.index;
 }
 
+static int open_records(struct source *records, const char *target)
+{
+    char path[PATH_MAX];
+    records->size = records->at = 0;
+    records->file = state_path(path, target, "records") == 0 ? fopen(path, "rb") : NULL;
+    return records->file == NULL ? -ENOENT : 0;
+}
+
+/* The next record, and its size; NULL at the end. To be passed by adding that to `at`. */
+static const char *next_record(struct source *records, size_t *size)
+{
+    if (records->size - records->at < 1 << 17) { /* longer than any record can say it is */
+        records->size -= records->at;
+        memmove(records->data, records->data + records->at, records->size);
+        records->at = 0;
+        records->size += fread(records->data + records->size, 1, sizeof(records->data) - records->size, records->file);
+    }
+    *size = record_size(records->data + records->at, records->size - records->at);
+    return *size == 0 ? NULL : records->data + records->at;
+}
+
 static void purged(const char *target, unsigned long long *upto)
 {
     size_t size = 0;
@@ -140,27 +178,29 @@ int llapi_changelog_start(void **priv, int flags, const char *mdtname, long long
 {
     (void)flags;
     *priv = NULL;
-    int code = fault(mdtname, "start", 0);
+    int code = fault(mdtname, "start");
     if (code != 0)
         return code;
     struct reader *reader = calloc(1, sizeof(*reader));
     if (reader == NULL)
         return -ENOMEM;
-    reader->data = slurp(mdtname, "records", &reader->size);
-    if (reader->data == NULL) {
+    if (open_records(&reader->records, mdtname) != 0) {
         free(reader);
         return -ENOENT;
     }
     unsigned long long upto;
     snprintf(reader->target, sizeof(reader->target), "%s", mdtname);
+    reader->receive_fault = fault_of(mdtname, "recv", &reader->receive_fault_at);
+    fault_of(mdtname, "nomem", &reader->memory_fault_at);
     purged(mdtname, &upto);
     reader->hidden = hidden(mdtname);
     size_t size;
-    while ((size = record_size(reader->data + reader->at, reader->size - reader->at)) != 0) {
-        uint64_t index = index_at(reader->data + reader->at);
+    const char *data;
+    while ((data = next_record(&reader->records, &size)) != NULL) {
+        uint64_t index = index_at(data);
         if (index > upto && index != reader->hidden && (startrec <= 0 || index >= (uint64_t)startrec))
             break;
-        reader->at += size;
+        reader->records.at += size;
     }
     *priv = reader;
     return 0;
@@ -178,26 +218,26 @@ int llapi_changelog_recv(void *priv, void **record)
     *record = NULL;
     if (reader == NULL)
         return -EINVAL;
-    int code = fault(reader->target, "recv", reader->served);
-    if (code != 0)
-        return code;
-    size_t size = record_size(reader->data + reader->at, reader->size - reader->at);
-    if (size != 0 && index_at(reader->data + reader->at) == reader->hidden) {
-        reader->at += size;
-        size = record_size(reader->data + reader->at, reader->size - reader->at);
+    if (reader->served == reader->receive_fault_at)
+        return reader->receive_fault;
+    size_t size;
+    const char *data = next_record(&reader->records, &size);
+    if (data != NULL && index_at(data) == reader->hidden) {
+        reader->records.at += size;
+        data = next_record(&reader->records, &size);
     }
-    if (size == 0 || reader->ended) { /* sticks to what was opened */
+    if (data == NULL || reader->ended) { /* sticks to what was opened */
         reader->ended = 1;
         return 1;
     }
-    if (fault(reader->target, "nomem", reader->served) != 0)
+    if (reader->served == reader->memory_fault_at)
         return 0; /* out of memory looks like this */
     /* As the library does: room for the largest, whatever the record says. */
     char *copy = calloc(1, RECORD_MAX);
     if (copy == NULL)
         return 0;
-    memcpy(copy, reader->data + reader->at, size < RECORD_MAX ? size : RECORD_MAX);
-    reader->at += size;
+    memcpy(copy, data, size < RECORD_MAX ? size : RECORD_MAX);
+    reader->records.at += size;
     reader->served++;
     *record = copy;
     return 0;
@@ -215,7 +255,7 @@ int llapi_changelog_fini(void **priv)
     struct reader *reader = *priv;
     if (reader == NULL)
         return -EINVAL;
-    free(reader->data);
+    fclose(reader->records.file);
     free(reader);
     *priv = NULL;
     return 0;
@@ -238,21 +278,25 @@ int llapi_changelog_clear(const char *mdtname, const char *idstr, long long endr
 {
     char id[32], users[4096] = "", out[PATH_MAX];
     unsigned long long newest = 0, least = ULLONG_MAX, upto;
-    size_t size = 0, at = 0, step;
-    int is_known = 0, code = fault(mdtname, "clear", 0);
+    size_t size = 0;
+    int is_known = 0, code = fault(mdtname, "clear");
     if (code != 0)
         return code;
     if (endrec < 0)
         return -EINVAL;
     snprintf(id, sizeof(id), "%.*s", (int)strcspn(idstr, "-"), idstr);
-    char *data = slurp(mdtname, "records", &size);
-    if (data == NULL)
+    struct source *records = malloc(sizeof(*records));
+    if (records == NULL || open_records(records, mdtname) != 0) {
+        free(records);
         return -ENOENT;
-    while ((step = record_size(data + at, size - at)) != 0) {
-        newest = index_at(data + at);
-        at += step;
     }
-    free(data);
+    const char *data;
+    while ((data = next_record(records, &size)) != NULL) {
+        newest = index_at(data);
+        records->at += size;
+    }
+    fclose(records->file);
+    free(records);
     if ((unsigned long long)endrec > newest)
         return -EINVAL;
     unsigned long long end = endrec == 0 ? newest : (unsigned long long)endrec;
@@ -352,7 +396,7 @@ int llapi_fid2path_at(int mnt_fd, const struct fid *fid, char *path, int pathlen
     }
     memcpy(&root, data, sizeof(root));
     free(data);
-    int code = fault(NULL, "fid2path", 0);
+    int code = fault(NULL, "fid2path");
     if (code != 0)
         return code;
     *end = 0;

@@ -21,6 +21,7 @@ from filesystems.lustre.errors import (
     RolledBack,
 )
 from filesystems.lustre.fid import Fid
+from filesystems.lustre.kernel.native import Records
 from tests.support.lustre.encoding import encode, fid
 from tests.support.lustre.targets import Target, library, standin_state
 
@@ -223,10 +224,10 @@ def test_a_record_that_announces_more_than_there_can_be_is_not_copied(target, ch
     record[:2] = b"\xff\xff"
     target.append_raw(bytes(record) + b"x" * 0xFFFF)
     with Library(library()).changelog(NAME, target.newest + 1) as opened:
-        found: list[bytes] = []
-        with pytest.raises(RecordMalformed):
-            opened.read(2, found)
-    assert found == []
+        found = Records(2, 0)
+        with pytest.raises(RecordMalformed, match=f"a changelog record of {64 + 0xFFFF} bytes"):
+            opened.read(found)
+    assert len(found) == 0
     with pytest.raises(RecordMalformed):
         drained(changelog, read)
 

@@ -2,19 +2,36 @@
 
 from __future__ import annotations
 
-import pytest
+import struct
 
-from filesystems.lustre.looks import Batch, Kind
-from filesystems.lustre.records import decode
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from filesystems.lustre.errors import BlockMalformed
+from filesystems.lustre.kernel.native import Places, Records
+from filesystems.lustre.looks import Kind
+from tests.support.lustre import reference
 from tests.support.lustre.encoding import NO_FID, encode, fid
+from tests.support.lustre.reference import Looks
 
 FILE, GONE, HERE, THERE = (fid(0x200000401, number) for number in range(1, 5))
 
 
+def gathered(*batches):
+    """Return what a set of places has, as the reference does."""
+    found = Places()
+    for batch in batches:
+        found.add(Records.of(batch))
+    rows = list(found)
+    places = {(row.fid, row.name, row.kind): row.about for row in rows if row.kind != Kind.INODE}
+    inodes = {row.fid for row in rows if row.kind == Kind.INODE}
+    assert len(places) + len(inodes) == len(rows) == len(found)
+    return Looks(places, inodes, found.was_off)
+
+
 def looked(*records):
-    batch = Batch()
-    batch.add_all(decode(data) for data in records)
-    return batch
+    return gathered(records)
 
 
 @pytest.mark.parametrize("kind", [1, 4, 5])
@@ -115,3 +132,132 @@ def test_a_record_whose_name_is_not_known_makes_a_tree_of_its_directory():
         assert set(looked(encode(kind, 1, FILE, HERE, b"a/b")).places) == set(batch.places)
     batch = looked(encode(8, 1, GONE, HERE, b"a", moved=(FILE, THERE, b"..")))
     assert set(batch.places) == {(HERE, b"", Kind.TREE), (THERE, b"", Kind.TREE)}
+
+
+def test_a_file_that_came_and_went_leaves_its_place_only():
+    batch = looked(
+        encode(1, 1, FILE, HERE, b"n"),
+        encode(11, 2, FILE),
+        encode(6, 3, FILE, HERE, b"n", flags=1),
+        encode(15, 4, FILE),  # through a descriptor
+    )
+    assert (batch.places, batch.inodes) == ({(HERE, b"n", Kind.ENTRY): b""}, set())
+    batch = looked(encode(11, 1, FILE), encode(6, 2, FILE, HERE, b"n"))  # it has other names
+    assert batch.inodes == {FILE}
+
+
+def test_what_was_overwritten_is_gone_too():
+    data, moved = encode(11, 1, GONE), (FILE, THERE, b"old")
+    assert looked(data, encode(8, 2, GONE, HERE, b"new", moved=moved, flags=1)).inodes == {FILE}
+    assert looked(data, encode(8, 2, GONE, HERE, b"new", moved=moved)).inodes == {FILE, GONE}
+    assert looked(data, encode(20, 2, GONE, HERE, b"n", moved=moved, flags=1)).inodes == {
+        FILE,
+        GONE,
+    }
+
+
+def test_the_target_of_an_old_servers_rename_is_what_was_moved():
+    assert looked(encode(11, 1, FILE), encode(8, 2, FILE, THERE, b"old", flags=1)).inodes == {FILE}
+
+
+FIDS = st.sampled_from([NO_FID, FILE, GONE, HERE, THERE])
+NAMES = st.sampled_from([b"", b"a", b"b", b"n" * 255, b"a/b", b".."])
+RECORDS = st.builds(
+    encode,
+    st.sampled_from([*range(26), 1, 3, 6, 6, 8, 8, 8, 12, 99]),
+    st.just(1),
+    FIDS,
+    FIDS,
+    NAMES,
+    flags=st.sampled_from([0, 0, 1]),
+    moved=st.none() | st.tuples(FIDS, FIDS, NAMES),
+    extra=st.sampled_from([None, None, None, {0x20: b""}]),
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(RECORDS, max_size=40))
+def test_the_kernel_does_what_the_description_says(records):
+    expected = Looks()
+    expected.add_all([reference.decode(data) for data in records])
+    found = looked(*records)
+    assert found.places == expected.places
+    assert found.inodes == expected.inodes
+    assert found.was_off == expected.was_off
+
+
+def test_many_places_are_kept_apart():
+    """Enough of them for the table to grow, and for several blocks."""
+    names = [b"%05d" % number * 50 for number in range(40_000)]
+    found = Places()
+    for turn in range(2):
+        found.add(Records.of([encode(1, turn, FILE, HERE, name) for name in names]))
+    assert len(found) == len(names)
+    assert sum(1 for _ in found.blocks(0, 1)) > 1
+    assert {row.name for row in found} == set(names)
+    again = Places()
+    for block in found.blocks(0, 7):
+        again.load(bytes(block.data), block.count, since=6)
+        again.load(bytes(block.data), block.count, since=7)
+    assert set(again) == {row._replace(sequence=7) for row in found}
+
+
+def block(*rows):
+    """Put a block together by hand."""
+    return b"".join(
+        struct.pack("<Q16sBBH", sequence, HERE, kind, flags, len(name)) + about + name
+        for sequence, kind, flags, about, name in rows
+    )
+
+
+def loaded(data, count, since=0):
+    found = Places()
+    found.load(data, count, since)
+    return {(row.name, row.kind, row.about, row.sequence) for row in found}
+
+
+def test_a_block_has_its_golden_bytes():
+    found = Places()
+    found.add(Records.of([encode(8, 1, NO_FID, HERE, b"new", moved=(FILE, NO_FID, b"old"))]))
+    (one,) = found.blocks(0, 5)
+    tree = block((5, 3, 1, FILE, b"new"))
+    inode = struct.pack("<Q16sBBH", 5, FILE, 4, 0, 0)
+    assert (bytes(one.data), one.count, one.newest) == (tree + inode, 2, 5)
+
+
+def test_places_of_several_blocks_are_one_with_the_newest_sequence():
+    data = block((1, 2, 0, b"", b"a"), (4, 2, 0, b"", b"a"), (3, 2, 0, b"", b"a"))
+    assert loaded(data, 3) == {(b"a", 2, b"", 4)}
+    data = block((1, 3, 1, FILE, b"a"), (2, 3, 1, FILE, b"a"), (2, 3, 1, GONE, b"b"))
+    assert loaded(data, 3) == {(b"a", 3, FILE, 2), (b"b", 3, GONE, 2)}
+    data = block((1, 3, 1, FILE, b"a"), (2, 3, 1, GONE, b"a"), (3, 3, 1, FILE, b"a"))
+    assert loaded(data, 3) == {(b"a", 3, b"", 3)}  # about several
+    assert loaded(data, 3, since=2) == {(b"a", 3, FILE, 3)}
+
+
+@pytest.mark.parametrize(
+    ("data", "count"),
+    [
+        (block((1, 2, 0, b"", b"a"))[:-1], 1),
+        (block((1, 2, 0, b"", b"a")) + b"x", 1),
+        (block((1, 2, 0, b"", b"a")), 2),
+        (b"", 1),
+        (block((1, 1, 0, b"", b"a")), 1),
+        (block((1, 5, 0, b"", b"a")), 1),
+        (block((1, 3, 2, b"", b"a")), 1),
+        (block((1, 2, 1, FILE, b"a")), 1),
+        (block((1, 4, 0, b"", b"a")), 1),
+        (block((1, 2, 0, b"", b"n" * 969)), 1),
+    ],
+)
+def test_what_is_no_block_is_refused(data, count):
+    with pytest.raises(BlockMalformed):
+        loaded(data, count)
+
+
+def test_which_sequence_leaves_so_many_places():
+    found = Places()
+    data = block(*((number, 2, 0, b"", b"%d" % number) for number in (1, 2, 2, 3, 4)))
+    found.load(data, 5, 0)
+    found.load(block((2, 2, 0, b"", b"x")), 1, 0)
+    assert [found.newest(count) for count in range(6)] == [4, 3, 2, 2, 1, 0]

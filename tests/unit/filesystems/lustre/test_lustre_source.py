@@ -19,6 +19,7 @@ from filesystems.lustre import log as log_module
 from filesystems.lustre import source as source_module
 from filesystems.lustre.errors import LogBusy, LustreFailed, SettingsWrong
 from filesystems.lustre.fid import Fid
+from filesystems.lustre.kernel.native import rows as block_rows
 from filesystems.lustre.log import ChangeLog, locked
 from filesystems.lustre.resolve import Resolver, inside
 from filesystems.lustre.settings import LustreChangelogs
@@ -34,8 +35,12 @@ EMPTY = ChangeSet([], [], [])
 
 
 def rows(lustre):
+    """Return what the log's blocks have, one after the other."""
+    found = []
     with closing(sqlite3.connect(lustre.base / "log" / "lustre.sqlite")) as db:
-        return db.execute("SELECT name, kind, sequence FROM looks ORDER BY sequence").fetchall()
+        for data, count in db.execute("SELECT data, places FROM blocks ORDER BY number"):
+            found += [(row.name, row.kind, row.sequence) for row in block_rows(data, count)]
+    return found
 
 
 # What is found.
@@ -519,12 +524,22 @@ def test_what_no_position_needs_is_dropped(lustre):
     assert lustre.since(second, state).names == [b"", b"y"]
 
 
-def test_a_log_whose_rows_are_damaged_is_a_gap(lustre):
+@pytest.mark.parametrize(
+    "change",
+    [
+        "data = CAST(substr(data, 1, length(data) - 1) || x'79' AS BLOB)",
+        "data = x''",
+        "places = places + 1",
+        "places = -1",
+        "newest = newest + 1",
+    ],
+)
+def test_a_log_whose_blocks_are_damaged_is_a_gap(lustre, change):
     before = lustre.source.position()
     lustre.tree.create(lustre.root + b"/x")
     lustre.source.position()
     with closing(sqlite3.connect(lustre.base / "log" / "lustre.sqlite")) as db:
-        db.execute("UPDATE looks SET name = x'79' WHERE kind = 2")
+        db.execute(f"UPDATE blocks SET {change}")
         db.commit()
     assert "is damaged" in gap(lustre, before)
 
@@ -602,7 +617,7 @@ def test_records_are_cleared_only_when_their_places_are_in_the_log(lustre, monke
     def fail(*_):
         raise sqlite3.OperationalError("disk I/O error")
 
-    monkeypatch.setattr(log_module, "_rows", fail)
+    monkeypatch.setattr(log_module, "_checksum", fail)
     assert "disk I/O error" in gap(lustre, before)
     assert lustre.target.users() == users
     monkeypatch.undo()
