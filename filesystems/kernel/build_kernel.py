@@ -16,11 +16,13 @@ FOLDER = Path(__file__).resolve().parent
 SOURCES = (
     "arrow.c",
     "batch.c",
+    "cephfs.c",
     "directories.c",
     "listing.c",
     "opening.c",
     "pace.c",
     "rows.c",
+    "system.c",
     "tasks.c",
     "threads.c",
     "walk.c",
@@ -51,5 +53,5 @@ ffi.set_source(
     depends=[f"filesystems/kernel/{name}" for name in HEADERS],
     include_dirs=[str(FOLDER)],
     extra_compile_args=["-std=c11", "-O2", "-Wall", "-Wextra", "-Wno-unused-parameter", "-pthread"],
-    extra_link_args=["-pthread"],
+    extra_link_args=["-pthread", "-ldl"],
 )

@@ -12,7 +12,6 @@
 
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 int descriptors_init(struct descriptors *descriptors) {
     pthread_condattr_t attributes;
@@ -46,7 +45,7 @@ struct directory *directory_new(struct directory *parent, const char *name, uint
     }
     atomic_init(&directory->references, 1);
     atomic_init(&directory->uses, 1);
-    directory->descriptor = -1;
+    directory->descriptor = HANDLE_NONE;
     directory->unread = true;
     directory->name_size = name_size;
     memcpy(directory->name, name, name_size);
@@ -94,21 +93,21 @@ static void list_remove(struct descriptors *descriptors, struct directory *direc
 static void pin(struct descriptors *descriptors, struct directory *directory) {
     if (directory->pins++ == 0) {
         descriptors->pinned++;
-        if (directory->descriptor >= 0) {
+        if (directory->descriptor != HANDLE_NONE) {
             list_remove(descriptors, directory);
         }
     }
 }
 
-/* Take the descriptor of a directory that nobody needs or that is to make room; -1: none. */
-static int detach(struct descriptors *descriptors, struct directory *directory) {
-    int descriptor = directory->descriptor;
-    directory->descriptor = -1;
+/* Take the descriptor of a directory that nobody needs or that is to make room. */
+static handle detach(struct descriptors *descriptors, struct directory *directory) {
+    handle descriptor = directory->descriptor;
+    directory->descriptor = HANDLE_NONE;
     descriptors->open--;
     return descriptor;
 }
 
-static int detach_oldest(struct descriptors *descriptors) {
+static handle detach_oldest(struct descriptors *descriptors) {
     for (int which = 0; which < 2; which++) {
         struct directory *directory = descriptors->first[which];
         if (directory != NULL) {
@@ -116,25 +115,27 @@ static int detach_oldest(struct descriptors *descriptors) {
             return detach(descriptors, directory);
         }
     }
-    return -1;
+    return HANDLE_NONE;
 }
 
 /* Close outside the lock: on a network filesystem it may be a message. */
-static void close_detached(struct descriptors *descriptors, int descriptor) {
-    if (descriptor >= 0) {
-        close(descriptor);
+static void close_detached(struct fw_walk *walk, handle descriptor) {
+    struct descriptors *descriptors = &walk->descriptors;
+    if (descriptor != HANDLE_NONE) {
+        walk->source->close(walk, descriptor);
         pthread_mutex_lock(&descriptors->lock);
         pthread_cond_broadcast(&descriptors->released);
         pthread_mutex_unlock(&descriptors->lock);
     }
 }
 
-static void unpin(struct descriptors *descriptors, struct directory *directory) {
-    int descriptor = -1;
+static void unpin(struct fw_walk *walk, struct directory *directory) {
+    struct descriptors *descriptors = &walk->descriptors;
+    handle descriptor = HANDLE_NONE;
     pthread_mutex_lock(&descriptors->lock);
     if (--directory->pins == 0) {
         descriptors->pinned--;
-        if (directory->descriptor >= 0) {
+        if (directory->descriptor != HANDLE_NONE) {
             if (atomic_load(&directory->uses) == 0) {
                 descriptor = detach(descriptors, directory);
             } else {
@@ -143,7 +144,7 @@ static void unpin(struct descriptors *descriptors, struct directory *directory) 
         }
     }
     pthread_mutex_unlock(&descriptors->lock);
-    close_detached(descriptors, descriptor);
+    close_detached(walk, descriptor);
 }
 
 void directory_use(struct directory *directory) {
@@ -156,24 +157,25 @@ void directory_unuse(struct fw_walk *walk, struct directory *directory) {
     if (atomic_fetch_sub(&directory->uses, 1) != 1) {
         return;
     }
-    int descriptor = -1;
+    handle descriptor = HANDLE_NONE;
     pthread_mutex_lock(&descriptors->lock);
-    if (directory->pins == 0 && directory->descriptor >= 0) {
+    if (directory->pins == 0 && directory->descriptor != HANDLE_NONE) {
         list_remove(descriptors, directory);
         descriptor = detach(descriptors, directory);
     }
     pthread_mutex_unlock(&descriptors->lock);
-    close_detached(descriptors, descriptor);
+    close_detached(walk, descriptor);
 }
 
 /* Make room for one more descriptor; false: every open one has a thread in it. */
-static bool slot_take(struct descriptors *descriptors) {
-    int descriptor = -1;
+static bool slot_take(struct fw_walk *walk) {
+    struct descriptors *descriptors = &walk->descriptors;
+    handle descriptor = HANDLE_NONE;
     pthread_mutex_lock(&descriptors->lock);
     bool room = descriptors->open < descriptors->open_max;
     if (!room) {
         descriptor = detach_oldest(descriptors);
-        room = descriptor >= 0;
+        room = descriptor != HANDLE_NONE;
     }
     if (room) {
         descriptors->open++;
@@ -182,7 +184,7 @@ static bool slot_take(struct descriptors *descriptors) {
         }
     }
     pthread_mutex_unlock(&descriptors->lock);
-    close_detached(descriptors, descriptor);
+    close_detached(walk, descriptor);
     return room;
 }
 
@@ -194,29 +196,29 @@ static void slot_give(struct descriptors *descriptors) {
 }
 
 /* Open a directory that is pinned and closed, through its nearest open ancestor. */
-static int reopen(struct thread *thread, struct directory *directory, int *opened) {
+static int reopen(struct thread *thread, struct directory *directory, handle *opened) {
     struct fw_walk *walk = thread->walk;
     struct descriptors *descriptors = &walk->descriptors;
-    if (!slot_take(descriptors)) {
+    if (!slot_take(walk)) {
         return EMFILE;
     }
     pthread_mutex_lock(&descriptors->lock);
     struct directory *ancestor = directory->parent;
-    while (ancestor->descriptor < 0) {
+    while (ancestor->descriptor == HANDLE_NONE) {
         ancestor = ancestor->parent; /* ends at the root, which is always open */
     }
     pin(descriptors, ancestor);
-    int base = ancestor->descriptor;
+    handle base = ancestor->descriptor;
     pthread_mutex_unlock(&descriptors->lock);
 
     int error;
     if (directory->opened) {
-        error = open_again(directory, ancestor, base, opened);
+        error = open_again(walk, directory, ancestor, base, opened);
         count_add(&thread->counters.reopened, 1);
     } else {
         error = open_first(walk, directory, base, opened);
     }
-    unpin(descriptors, ancestor);
+    unpin(walk, ancestor);
     if (error != 0) {
         slot_give(descriptors);
     }
@@ -224,23 +226,24 @@ static int reopen(struct thread *thread, struct directory *directory, int *opene
 }
 
 /* Pin a directory and see that it is open. */
-static int enter(struct thread *thread, struct directory *directory, int *descriptor) {
-    struct descriptors *descriptors = &thread->walk->descriptors;
+static int enter(struct thread *thread, struct directory *directory, handle *descriptor) {
+    struct fw_walk *walk = thread->walk;
+    struct descriptors *descriptors = &walk->descriptors;
     pthread_mutex_lock(&descriptors->lock);
     pin(descriptors, directory);
     *descriptor = directory->descriptor;
     pthread_mutex_unlock(&descriptors->lock);
-    if (*descriptor >= 0) {
+    if (*descriptor != HANDLE_NONE) {
         return 0;
     }
-    int opened = -1;
+    handle opened = HANDLE_NONE;
     int error = reopen(thread, directory, &opened);
     if (error != 0) {
-        unpin(descriptors, directory);
+        unpin(walk, directory);
         return error;
     }
     pthread_mutex_lock(&descriptors->lock);
-    bool surplus = directory->descriptor >= 0; /* another thread was faster */
+    bool surplus = directory->descriptor != HANDLE_NONE; /* another thread was faster */
     if (surplus) {
         descriptors->open--;
     } else {
@@ -249,20 +252,20 @@ static int enter(struct thread *thread, struct directory *directory, int *descri
     }
     *descriptor = directory->descriptor;
     pthread_mutex_unlock(&descriptors->lock);
-    close_detached(descriptors, surplus ? opened : -1);
+    close_detached(walk, surplus ? opened : HANDLE_NONE);
     return 0;
 }
 
-static int enter_once(struct thread *thread, struct directory *directory, int *descriptor) {
+static int enter_once(struct thread *thread, struct directory *directory, handle *descriptor) {
     if (directory->opened) {
         return enter(thread, directory, descriptor);
     }
     /* The parent first: it has more children to come, so it pays to have it open itself. */
-    int parent;
+    handle parent;
     int error = enter(thread, directory->parent, &parent);
     if (error == 0) {
         error = enter(thread, directory, descriptor);
-        unpin(&thread->walk->descriptors, directory->parent);
+        unpin(thread->walk, directory->parent);
     }
     return error;
 }
@@ -277,13 +280,13 @@ static bool is_scarcity(int error) {
 static bool wait_for_descriptor(struct fw_walk *walk, bool first, uint32_t *waited_ms) {
     struct descriptors *descriptors = &walk->descriptors;
     pthread_mutex_lock(&descriptors->lock);
-    int descriptor = detach_oldest(descriptors);
-    if (descriptor >= 0) {
+    handle descriptor = detach_oldest(descriptors);
+    if (descriptor != HANDLE_NONE) {
         pthread_mutex_unlock(&descriptors->lock);
-        close_detached(descriptors, descriptor);
+        close_detached(walk, descriptor);
         pthread_mutex_lock(&descriptors->lock);
     }
-    if ((descriptor < 0 || !first) && !walk_ending(walk)) {
+    if ((descriptor == HANDLE_NONE || !first) && !walk_ending(walk)) {
         bool alone = descriptors->pinned <= 1; /* the root is always pinned */
         struct timespec deadline;
         deadline_after(&deadline, DESCRIPTOR_WAIT_MS);
@@ -298,7 +301,7 @@ static bool wait_for_descriptor(struct fw_walk *walk, bool first, uint32_t *wait
 }
 
 /* Open (if need be) and pin a directory; 0 or the errno for which it can't be listed. */
-int directory_enter(struct thread *thread, struct directory *directory, int *descriptor) {
+int directory_enter(struct thread *thread, struct directory *directory, handle *descriptor) {
     struct fw_walk *walk = thread->walk;
     int error = enter_once(thread, directory, descriptor);
     if (is_scarcity(error)) {
@@ -320,7 +323,7 @@ int directory_enter(struct thread *thread, struct directory *directory, int *des
 }
 
 void directory_leave(struct fw_walk *walk, struct directory *directory) {
-    unpin(&walk->descriptors, directory);
+    unpin(walk, directory);
 }
 
 /* Write the path from the root, without a terminator; at most FW_PATH_BYTES_MAX bytes. */

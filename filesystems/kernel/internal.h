@@ -27,14 +27,11 @@
 #include "walk.h"
 
 #define DIRENTS_BYTES 65536u
-/* A dirent is at most 19 + 256 bytes, rounded up: a buffer with less room than this is full. */
-#define DIRENT_BYTES_MAX 280u
 #define SPLIT_PARTS_MAX 64u
 #define SPLIT_PARTS_PER_IDLE 4u
 #define SPLIT_ENTRIES_MIN 20u
 #define CHUNK_ROWS_MAX 2048u
 #define CHUNK_PATH_BYTES 262144u
-#define THREAD_STACK_BYTES 262144u
 /* How long a walk bears it that nothing in the process gives a descriptor back. */
 #ifndef DESCRIPTOR_WAIT_MS_MAX /* a test has less patience */
 #define DESCRIPTOR_WAIT_MS_MAX 30000u
@@ -52,6 +49,10 @@ enum row_flag {
     ROW_EXCLUDED = 0x10
 };
 
+/* An open directory: a file descriptor, or a pointer to what stands for one in cephfs.c. */
+typedef intptr_t handle;
+#define HANDLE_NONE ((handle)-1)
+
 enum row_class { CLASS_PLAIN = 0, CLASS_LINKED = 1, CLASS_DIRECTORY = 2, CLASSES = 3 };
 
 struct directory {
@@ -60,7 +61,7 @@ struct directory {
     atomic_uint uses;
 
     struct directory *previous, *next; /* in a list of closable directories */
-    int descriptor;                    /* -1: closed */
+    handle descriptor;                 /* HANDLE_NONE: closed */
     uint32_t pins;
 
     uint64_t position; /* d_off at which the open descriptor stands */
@@ -96,6 +97,16 @@ struct chunk {
     uint16_t group[CHUNK_ROWS_MAX]; /* of each row: shard x CLASSES + class */
     struct row row[CHUNK_ROWS_MAX];
     char paths[CHUNK_PATH_BYTES];
+};
+
+/* The system's struct linux_dirent64, which no header exports. Behind the name of a record there
+ * may be more, which is its source's. */
+struct record {
+    uint64_t ino;
+    int64_t off;
+    uint16_t size;
+    uint8_t type;
+    char name[];
 };
 
 /* One answer of getdents64, shared by the tasks that stat its parts. */
@@ -181,6 +192,7 @@ struct frontier {
 
 struct fw_walk {
     struct fw_options options;
+    const struct source *source;
     struct fw_identity *excluded, *elsewhere;
     struct directory *root;
     uint64_t root_mount;
@@ -209,6 +221,31 @@ struct fw_walk {
     atomic_bool ending;   /* cancelled or failed: drop everything */
     atomic_int failure;   /* errno that broke the walk */
 };
+
+/* Where directories and attributes come from. All but read return 0 or an errno. */
+struct source {
+    uint32_t record_bytes_max; /* a buffer with less room than this is full */
+    uint64_t cookie_mark; /* in the device of a frontier's cookie: it means nothing to others */
+    uint32_t thread_stack_bytes;
+    uint32_t threads_automatic_max;
+    int (*open_root)(struct fw_walk *walk, const char *path, handle *directory);
+    /* Open a directory, never through a symlink; to read it, or to go on to what is below it. */
+    int (*open)(struct fw_walk *walk, handle base, const char *name, bool to_read,
+                handle *directory);
+    void (*close)(struct fw_walk *walk, handle directory);
+    /* Of a name in the directory, or of the directory itself (name NULL). */
+    int (*attributes)(struct fw_walk *walk, handle directory, const char *name,
+                      struct statx *attributes);
+    /* Of a name that was read. */
+    int (*entry)(struct fw_walk *walk, handle directory, const struct record *record,
+                 struct statx *attributes);
+    int (*seek)(struct fw_walk *walk, handle directory, uint64_t cookie);
+    /* Fill the buffer with records: their bytes, 0 at the end, or a negative errno. */
+    long (*read)(struct fw_walk *walk, handle directory, struct dirents *dirents);
+};
+
+extern const struct source source_system; /* system.c */
+extern const struct source source_cephfs; /* cephfs.c */
 
 static inline uint64_t mix64(uint64_t ino, uint64_t seed) {
     uint64_t z = ino + seed + UINT64_C(0x9E3779B97F4A7C15);
@@ -275,18 +312,19 @@ void directory_reference(struct directory *directory);
 void directory_release(struct directory *directory);
 void directory_use(struct directory *directory);
 void directory_unuse(struct fw_walk *walk, struct directory *directory);
-int directory_enter(struct thread *thread, struct directory *directory, int *descriptor);
+int directory_enter(struct thread *thread, struct directory *directory, handle *descriptor);
 void directory_leave(struct fw_walk *walk, struct directory *directory);
 void directory_path(const struct directory *directory, char *path);
 
 /* opening.c */
-int open_first(struct fw_walk *walk, struct directory *directory, int base, int *descriptor);
-int open_again(struct directory *directory, struct directory *ancestor, int base, int *descriptor);
+int open_first(struct fw_walk *walk, struct directory *directory, handle base,
+               handle *descriptor);
+int open_again(struct fw_walk *walk, struct directory *directory, struct directory *ancestor,
+               handle base, handle *descriptor);
 bool walk_is_foreign(const struct fw_walk *walk, const struct statx *attributes);
 void identities_sort(struct fw_identity *identities, size_t count);
 bool walk_is_excluded(const struct fw_walk *walk, uint64_t device, uint64_t inode);
 bool walk_is_elsewhere(const struct fw_walk *walk, uint64_t device, uint64_t inode);
-int statx_retrying(int descriptor, const char *name, int flags, struct statx *attributes);
 uint64_t statx_device(const struct statx *attributes);
 
 /* listing.c */

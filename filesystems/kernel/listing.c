@@ -8,24 +8,12 @@
 #include "internal.h"
 
 #include <dirent.h>
-#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/syscall.h>
-#include <unistd.h>
 
 #ifndef STATX_ATTR_AUTOMOUNT
 #define STATX_ATTR_AUTOMOUNT 0x1000
 #endif
-
-/* The system's struct linux_dirent64, which no header exports. */
-struct record {
-    uint64_t ino;
-    int64_t off;
-    uint16_t size;
-    uint8_t type;
-    char name[];
-};
 
 static const struct record *record_at(const struct dirents *dirents, uint32_t offset) {
     return (const struct record *)(const void *)(dirents->bytes + offset);
@@ -65,6 +53,9 @@ static void frontier_add(struct fw_walk *walk, const struct directory *directory
     struct fw_identity identity = directory->continued;
     if (directory->opened) {
         identity = (struct fw_identity){.device = directory->device, .inode = directory->inode};
+        if (cookie != 0) {
+            identity.device ^= walk->source->cookie_mark;
+        }
     }
     char *path = malloc((size_t)directory->path_size + 1);
     bool added = path != NULL;
@@ -134,7 +125,7 @@ static void push_child(struct thread *thread, struct directory *parent, const ch
     task_push(thread, &task);
 }
 
-static void list_entry(struct thread *thread, struct directory *directory, int descriptor,
+static void list_entry(struct thread *thread, struct directory *directory, handle descriptor,
                        const struct record *record) {
     struct fw_walk *walk = thread->walk;
     uint32_t name_size = (uint32_t)strlen(record->name);
@@ -148,12 +139,8 @@ static void list_entry(struct thread *thread, struct directory *directory, int d
         return;
     }
     struct statx attributes;
-    int flags = AT_SYMLINK_NOFOLLOW;
-    if (walk->options.flags & FW_DONT_SYNC) {
-        flags |= AT_STATX_DONT_SYNC;
-    }
     uint64_t began_ns = timing_begin(thread);
-    int error = statx_retrying(descriptor, record->name, flags, &attributes);
+    int error = walk->source->entry(walk, descriptor, record, &attributes);
     if (began_ns != 0) {
         timing_end(thread, began_ns);
     }
@@ -223,7 +210,7 @@ static uint32_t split(struct thread *thread, struct directory *directory, struct
     return own_end;
 }
 
-static void list_entries(struct thread *thread, struct directory *directory, int descriptor,
+static void list_entries(struct thread *thread, struct directory *directory, handle descriptor,
                          struct dirents *dirents, uint32_t begin, uint32_t end) {
     struct fw_walk *walk = thread->walk;
     set_prefix(thread, directory);
@@ -265,17 +252,14 @@ static bool records_are_sound(const struct dirents *dirents, uint64_t *cookie) {
 }
 
 /* Read one buffer; the number of bytes, 0 at the end, or a negative errno. */
-static long read_buffer(struct thread *thread, struct directory *directory, int descriptor,
+static long read_buffer(struct thread *thread, struct directory *directory, handle descriptor,
                         struct dirents *dirents) {
-    long size;
+    struct fw_walk *walk = thread->walk;
     uint64_t began_ns = monotonic_ns();
-    do {
-        size = syscall(SYS_getdents64, descriptor, dirents->bytes, DIRENTS_BYTES);
-    } while (size < 0 && errno == EINTR);
-    int error = size < 0 ? errno : 0;
+    long size = walk->source->read(walk, descriptor, dirents);
     timing_end(thread, began_ns);
     if (size <= 0) {
-        return -error;
+        return size;
     }
     dirents->size = (uint32_t)size;
     return records_are_sound(dirents, &directory->position) ? size : -EIO;
@@ -292,14 +276,15 @@ static void push_continuation(struct thread *thread, struct directory *directory
 /* Read and list an open directory from the cookie on, until its end or a full buffer. Behind a
  * buffer that was not full there is usually nothing more; where there is, the filesystem gives
  * short buffers, and from then on every one is taken for full. */
-static void read_directory(struct thread *thread, struct directory *directory, int descriptor,
+static void read_directory(struct thread *thread, struct directory *directory, handle descriptor,
                            uint64_t cookie) {
     struct fw_walk *walk = thread->walk;
     bool expect_more = cookie != 0;
     if (directory->position != cookie) {
-        if (lseek(descriptor, (off_t)cookie, SEEK_SET) < 0) {
+        int error = walk->source->seek(walk, descriptor, cookie);
+        if (error != 0) {
             directory->unread = false;
-            list_failed(thread, directory, errno);
+            list_failed(thread, directory, error);
             return;
         }
         directory->position = cookie;
@@ -324,7 +309,7 @@ static void read_directory(struct thread *thread, struct directory *directory, i
             }
             return;
         }
-        bool hand_on = expect_more || (uint32_t)size + DIRENT_BYTES_MAX > DIRENTS_BYTES;
+        bool hand_on = expect_more || (uint32_t)size + walk->source->record_bytes_max > DIRENTS_BYTES;
         if (hand_on) {
             push_continuation(thread, directory); /* from here on another thread may read it */
         }
@@ -339,10 +324,11 @@ static void read_directory(struct thread *thread, struct directory *directory, i
 
 /* Whether another directory has taken the place of the one that an earlier walk read in part. Its
  * names would be looked for behind an offset of the other's, and those before it be lost. */
-static bool is_replaced(const struct directory *directory) {
+static bool is_replaced(const struct fw_walk *walk, const struct directory *directory) {
     const struct fw_identity *continued = &directory->continued;
+    uint64_t device = directory->device ^ walk->source->cookie_mark;
     return (continued->device != 0 || continued->inode != 0) &&
-           (continued->device != directory->device || continued->inode != directory->inode);
+           (continued->device != device || continued->inode != directory->inode);
 }
 
 static void run_read(struct thread *thread, struct task *task) {
@@ -354,14 +340,14 @@ static void run_read(struct thread *thread, struct task *task) {
         return;
     }
     bool first = !directory->opened;
-    int descriptor;
+    handle descriptor;
     int error = directory_enter(thread, directory, &descriptor);
     if (first) {
         directory_unuse(walk, directory->parent);
     }
     if (error == 0) {
         if (!directory->skipped) {
-            uint64_t cookie = first && is_replaced(directory) ? 0 : task->cookie;
+            uint64_t cookie = first && is_replaced(walk, directory) ? 0 : task->cookie;
             read_directory(thread, directory, descriptor, cookie);
         }
         directory_leave(walk, directory);
@@ -394,7 +380,7 @@ static void entries_failed(struct thread *thread, const struct task *task, int e
 
 static void run_stat(struct thread *thread, struct task *task) {
     struct fw_walk *walk = thread->walk;
-    int descriptor;
+    handle descriptor;
     int error = directory_enter(thread, task->directory, &descriptor);
     if (error == 0) {
         list_entries(thread, task->directory, descriptor, task->dirents, task->begin, task->end);
@@ -412,7 +398,7 @@ static void run_root_row(struct thread *thread, struct task *task) {
     struct row *row = row_new(thread, root, NULL, 0);
     if (row != NULL) {
         struct statx attributes;
-        int error = statx_retrying(root->descriptor, "", AT_EMPTY_PATH, &attributes);
+        int error = walk->source->attributes(walk, root->descriptor, NULL, &attributes);
         if (error != 0) {
             row_set_failed(row, root->inode, S_IFDIR, ROW_STAT_FAILED, error);
         } else {

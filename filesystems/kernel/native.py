@@ -1,4 +1,4 @@
-"""The walker kernel as a Walk: the one place where cffi objects are touched.
+"""The walker kernel as a Walk. With cephfs_mount the one place where cffi objects are touched.
 
 Covers: starting, iterating, cancelling, freeing; errno to exceptions.
 Does not cover: which adapter uses it, for which directories.
@@ -16,6 +16,7 @@ import pyarrow as pa
 from filesystems.errors import for_root, for_walk
 from filesystems.interface import Walk, WalkBatch, WalkOptions, WalkStats
 from filesystems.kernel._walk import ffi, lib
+from filesystems.kernel.cephfs_mount import CephfsView
 from shards.lease import PendingDirectory
 from shards.schema import INODE_SCHEMA
 
@@ -54,8 +55,10 @@ class NativeWalk(Walk):
         options: WalkOptions,
         target: int = 0,
         include_root: bool = False,
+        cephfs: CephfsView | None = None,
     ) -> None:
         self._root = root
+        self._cephfs = cephfs  # must not be unmounted before the walk is freed
         self._target = target
         self._shards = options.shards
         self._schema = kernel_schema()
@@ -78,6 +81,9 @@ class NativeWalk(Walk):
         native.excluded, native.excluded_count = excluded, len(options.excluded)
         native.elsewhere, native.elsewhere_count = elsewhere, len(options.elsewhere)
         native.flags |= lib.FW_INCLUDE_ROOT if include_root else 0
+        if cephfs is not None:
+            native.cephfs, native.device = cephfs.mount.handle, cephfs.device
+            native.flags |= lib.FW_BIRTH_TIMES if cephfs.has_birth_times else 0
         if b"\0" in root:
             raise for_root(root, errno.ENOENT)
         code = lib.fw_start(root, native, starts, len(kept), handle)

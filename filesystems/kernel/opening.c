@@ -7,11 +7,9 @@
  */
 #include "internal.h"
 
-#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/sysmacros.h>
-#include <unistd.h>
 
 #ifndef STATX_MNT_ID
 #define STATX_MNT_ID 0x1000U
@@ -20,16 +18,7 @@
 #define STATX_ATTR_AUTOMOUNT 0x1000
 #endif
 
-#define STATX_MASK (STATX_BASIC_STATS | STATX_BTIME | STATX_MNT_ID)
 #define COMPONENT_BYTES_MAX 4095u
-
-int statx_retrying(int descriptor, const char *name, int flags, struct statx *attributes) {
-    int result;
-    do {
-        result = statx(descriptor, name, flags | AT_NO_AUTOMOUNT, STATX_MASK, attributes);
-    } while (result != 0 && errno == EINTR);
-    return result == 0 ? 0 : errno;
-}
 
 uint64_t statx_device(const struct statx *attributes) {
     return makedev(attributes->stx_dev_major, attributes->stx_dev_minor);
@@ -76,22 +65,6 @@ bool walk_is_elsewhere(const struct fw_walk *walk, uint64_t device, uint64_t ino
     return is_among(walk->elsewhere, walk->options.elsewhere_count, device, inode);
 }
 
-static int openat_retrying(int base, const char *name, int flags, int *descriptor) {
-    do {
-        *descriptor = openat(base, name, flags | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-    } while (*descriptor < 0 && errno == EINTR);
-    return *descriptor >= 0 ? 0 : errno;
-}
-
-/* Open for reading; without touching the access time where we are allowed to. */
-static int open_to_read(int base, const char *name, int *descriptor) {
-    int error = openat_retrying(base, name, O_RDONLY | O_NONBLOCK | O_NOATIME, descriptor);
-    if (error == EPERM) {
-        error = openat_retrying(base, name, O_RDONLY | O_NONBLOCK, descriptor);
-    }
-    return error;
-}
-
 /* Copy the component at *offset and move past it; false if it is too long. */
 static bool next_component(const char *path, uint32_t size, uint32_t *offset, char *component) {
     const char *begin = path + *offset;
@@ -109,10 +82,11 @@ static bool next_component(const char *path, uint32_t size, uint32_t *offset, ch
 /* Open a path of any length below base. At most two descriptors are open on the way. `parent` is
  * filled with the attributes of the last directory but one, `self` with those of the last one if
  * it can be seen but not opened; both may be NULL. */
-static int open_components(int base, const char *path, uint32_t size, struct statx *parent,
-                           struct statx *self, int *descriptor) {
+static int open_components(struct fw_walk *walk, handle base, const char *path, uint32_t size,
+                           struct statx *parent, struct statx *self, handle *descriptor) {
+    const struct source *source = walk->source;
     char component[COMPONENT_BYTES_MAX + 1] = ".";
-    int current = base;
+    handle current = base;
     int error = 0;
     uint32_t offset = 0;
     while (error == 0) {
@@ -122,36 +96,35 @@ static int open_components(int base, const char *path, uint32_t size, struct sta
         }
         if (offset == size) {
             if (parent != NULL) {
-                error = statx_retrying(current, "", AT_EMPTY_PATH, parent);
+                error = source->attributes(walk, current, NULL, parent);
             }
             if (error == 0) {
-                error = open_to_read(current, component, descriptor);
+                error = source->open(walk, current, component, true, descriptor);
             }
             if (error != 0 && self != NULL) {
-                (void)statx_retrying(current, component, AT_SYMLINK_NOFOLLOW, self);
+                (void)source->attributes(walk, current, component, self);
             }
             break;
         }
-        /* O_PATH looks up only: search permission is enough, and no server is asked to open. */
-        int next = -1;
-        error = openat_retrying(current, component, O_PATH, &next);
+        handle next = HANDLE_NONE;
+        error = source->open(walk, current, component, false, &next);
         if (error == 0) {
             if (current != base) {
-                close(current);
+                source->close(walk, current);
             }
             current = next;
         }
     }
     if (current != base) {
-        close(current);
+        source->close(walk, current);
     }
     return error;
 }
 
 /* See that the descriptor is the directory that was recorded, or record it. */
-static int identify(struct fw_walk *walk, struct directory *directory, int descriptor) {
+static int identify(struct fw_walk *walk, struct directory *directory, handle descriptor) {
     struct statx attributes = {0};
-    int error = statx_retrying(descriptor, "", AT_EMPTY_PATH, &attributes);
+    int error = walk->source->attributes(walk, descriptor, NULL, &attributes);
     if (error != 0) {
         return error;
     }
@@ -168,32 +141,33 @@ static int identify(struct fw_walk *walk, struct directory *directory, int descr
 }
 
 /* Open a directory for the first time; base is its parent, or the root for a start directory. */
-int open_first(struct fw_walk *walk, struct directory *directory, int base, int *descriptor) {
+int open_first(struct fw_walk *walk, struct directory *directory, handle base,
+               handle *descriptor) {
     int error;
     if (directory->start) {
         struct statx parent = {0};
         struct statx self = {0};
-        error = open_components(base, directory->name, directory->name_size, &parent, &self,
-                                descriptor);
+        error = open_components(walk, base, directory->name, directory->name_size, &parent,
+                                &self, descriptor);
         directory->parent_inode = parent.stx_ino;
         if (error != 0) {
             directory->inode = self.stx_ino; /* 0 where even that is not known */
         }
     } else {
-        error = open_to_read(base, directory->name, descriptor);
+        error = walk->source->open(walk, base, directory->name, true, descriptor);
     }
     if (error == 0) {
         error = identify(walk, directory, *descriptor);
         if (error != 0) {
-            close(*descriptor);
+            walk->source->close(walk, *descriptor);
         }
     }
     return error;
 }
 
 /* Open a directory that was closed for want of descriptors, from an open ancestor. */
-int open_again(struct directory *directory, struct directory *ancestor, int base,
-               int *descriptor) {
+int open_again(struct fw_walk *walk, struct directory *directory, struct directory *ancestor,
+               handle base, handle *descriptor) {
     char *path = malloc((size_t)directory->path_size + 1);
     if (path == NULL) {
         return ENOMEM;
@@ -201,17 +175,17 @@ int open_again(struct directory *directory, struct directory *ancestor, int base
     directory_path(directory, path);
     uint32_t skip = ancestor->path_size + (ancestor->path_size > 0);
     uint32_t size = directory->path_size > skip ? directory->path_size - skip : 0;
-    int error = open_components(base, path + skip, size, NULL, NULL, descriptor);
+    int error = open_components(walk, base, path + skip, size, NULL, NULL, descriptor);
     free(path);
     if (error == 0) {
         struct statx attributes = {0};
-        error = statx_retrying(*descriptor, "", AT_EMPTY_PATH, &attributes);
+        error = walk->source->attributes(walk, *descriptor, NULL, &attributes);
         if (error == 0 && (statx_device(&attributes) != directory->device ||
                            attributes.stx_ino != directory->inode)) {
             error = ESTALE;
         }
         if (error != 0) {
-            close(*descriptor);
+            walk->source->close(walk, *descriptor);
         }
     }
     return error;

@@ -77,7 +77,7 @@ static int thread_start(struct fw_walk *walk, uint32_t index) {
     if (error != 0) {
         return error;
     }
-    error = pthread_attr_setstacksize(&attributes, THREAD_STACK_BYTES);
+    error = pthread_attr_setstacksize(&attributes, walk->source->thread_stack_bytes);
     thread_announced(walk);
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
@@ -101,7 +101,7 @@ int threads_init(struct fw_walk *walk) {
     usual = usual < START_THREADS_MAX ? usual : START_THREADS_MAX;
     walk->adaptive = wanted == 0;
     if (walk->adaptive) {
-        wanted = FW_THREADS_AUTOMATIC_MAX;
+        wanted = walk->source->threads_automatic_max;
     }
     walk->threads_max = wanted < affordable ? wanted : affordable;
     uint32_t active = walk->threads_max;

@@ -2,12 +2,10 @@
 /* The life of a walk: check what was asked for, start the threads, give batches, free. */
 #include "internal.h"
 
-#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <time.h>
-#include <unistd.h>
 
 #ifndef STATX_MNT_ID
 #define STATX_MNT_ID 0x1000U
@@ -84,22 +82,20 @@ static uint32_t default_descriptors(void) {
 }
 
 static int open_root(struct fw_walk *walk, const char *path) {
-    int descriptor;
-    do {
-        descriptor = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NONBLOCK);
-    } while (descriptor < 0 && errno == EINTR);
-    if (descriptor < 0) {
-        return errno;
+    handle descriptor;
+    int error = walk->source->open_root(walk, path, &descriptor);
+    if (error != 0) {
+        return error;
     }
     walk->root = directory_new(NULL, "", 0);
     if (walk->root == NULL) {
-        close(descriptor);
+        walk->source->close(walk, descriptor);
         return ENOMEM;
     }
     struct directory *root = walk->root;
     root->descriptor = descriptor;
     struct statx attributes;
-    int error = statx_retrying(descriptor, "", AT_EMPTY_PATH, &attributes);
+    error = walk->source->attributes(walk, descriptor, NULL, &attributes);
     if (error != 0) {
         return error;
     }
@@ -165,6 +161,7 @@ static void free_options(struct fw_walk *walk) {
 
 static int copy_options(struct fw_walk *walk, const struct fw_options *options) {
     walk->options = *options;
+    walk->source = options->cephfs != NULL ? &source_cephfs : &source_system;
     if (walk->options.descriptors_max == 0) {
         walk->options.descriptors_max = default_descriptors();
     }
@@ -319,7 +316,7 @@ void fw_free(struct fw_walk *walk) {
     walk_end(walk, 0);
     threads_free(walk);
     if (walk->root != NULL) {
-        close(walk->root->descriptor);
+        walk->source->close(walk, walk->root->descriptor);
         directory_release(walk->root);
     }
     for (size_t i = 0; i < walk->frontier.count; i++) {

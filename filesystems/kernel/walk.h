@@ -31,7 +31,8 @@ enum fw_limits {
 enum fw_option_flags {
     FW_INCLUDE_ROOT = 0x1,   /* emit the row of the root itself */
     FW_ONE_FILESYSTEM = 0x2, /* record the roots of other mounts, do not descend into them */
-    FW_DONT_SYNC = 0x4       /* AT_STATX_DONT_SYNC: attributes may be those of a client's cache */
+    FW_DONT_SYNC = 0x4,      /* AT_STATX_DONT_SYNC: attributes may be those of a client's cache */
+    FW_BIRTH_TIMES = 0x8     /* with cephfs: rows have them, as the mount's rows do */
 };
 
 enum fw_next_result { FW_END = 0, FW_BATCH = 1, FW_TIMEOUT = 2 };
@@ -49,6 +50,8 @@ struct fw_pending {
      * one is listed from its beginning. Both 0: not known, the cookie is taken as it is. */
     uint64_t device, inode;
 };
+
+struct fw_cephfs; /* a client of CephFS, mounted by libcephfs */
 
 struct fw_options {
     /* 1 to FW_THREADS_MAX, fewer where descriptors_max is small; or 0: as many as help, up to
@@ -69,6 +72,8 @@ struct fw_options {
      * their identity. As a start directory each is listed like any other. */
     const struct fw_identity *elsewhere;
     size_t elsewhere_count;
+    struct fw_cephfs *cephfs; /* walk its directory, not the root's path; NULL: system calls */
+    uint64_t device;          /* with cephfs: st_dev of the mount that the rows are of */
 };
 
 struct fw_stats {
@@ -92,6 +97,27 @@ struct fw_stats {
 };
 
 struct fw_walk;
+
+/* What is the same of a CephFS directory whoever looks at it. */
+struct fw_cephfs_root {
+    uint64_t inode;
+    int64_t mtime_s, ctime_s;
+    uint32_t mtime_ns, ctime_ns;
+    uint32_t mode, uid, gid;
+};
+
+/* Load libcephfs and mount a directory by its path in the filesystem. The cluster, the user and
+ * the keyring are taken from where libcephfs looks for them; id is the user's name without
+ * "client.", or NULL. Waits for the cluster up to about timeout_s, but nothing ends it earlier.
+ * On failure `said` tells what was tried. */
+int fw_cephfs_mount(const char *library, const char *id, const char *path, uint32_t timeout_s,
+                    struct fw_cephfs **mounted, char *said, size_t said_size);
+/* A virtual attribute of the mounted directory: its size, or a negative errno. */
+int fw_cephfs_xattr(struct fw_cephfs *mounted, const char *name, char *value, size_t size);
+int fw_cephfs_look(struct fw_cephfs *mounted, struct fw_cephfs_root *root);
+void fw_cephfs_version(struct fw_cephfs *mounted, int version[3]);
+/* All walks of it must have been freed. */
+void fw_cephfs_unmount(struct fw_cephfs *mounted);
 
 /* Open the root and start the threads. The options and start directories are copied. */
 int fw_start(const char *root, const struct fw_options *options, const struct fw_pending *starts,
