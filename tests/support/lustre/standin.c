@@ -439,7 +439,7 @@ int llapi_get_obd_count(char *mnt, int *count, int is_mdt)
     if (stat(mnt, &st) != 0)
         return -errno;
     *count = is_mdt ? mdts() : 0;
-    return fault(NULL, "obd_count", 0);
+    return fault(NULL, "obd_count");
 }
 
 /* A directory that was not placed is on the first one. */
@@ -454,5 +454,5 @@ int llapi_file_fget_mdtidx(int fd, int *index)
     char *text = slurp("placed", number, &size);
     *index = text != NULL ? atoi(text) : 0;
     free(text);
-    return fault(NULL, "mdtidx", 0);
+    return fault(NULL, "mdtidx");
 }
