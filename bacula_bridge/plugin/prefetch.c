@@ -15,6 +15,7 @@
 
 #include "beneath.h"
 #include "chunks.h"
+#include "lustre_file.h"
 #include "xxh3.h"
 
 #define KEEP_BYTES_MAX 16384 /* of each buffer, for the next entry */
@@ -339,7 +340,7 @@ static bool is_released(struct fb_prefetch *item, const struct fb_prefetch_sourc
   if (source->layouts != FB_LAYOUT_LUSTRE || source->hsm == FB_HSM_RECALL ||
       !S_ISREG(item->entry.mode))
     return false;
-  int rc = fb_layout_is_released(fd);
+  int rc = fb_lustre_is_released(fd);
   if (rc < 0)
     fail_with(item, -rc);
   return rc > 0;

@@ -31,6 +31,7 @@ RESTORE_SOURCES = (
     "layout.c",
     "layout_ceph.c",
     "layout_lustre.c",
+    "stripes.c",
     "beneath.c",
     "blob.c",
     "host.c",
