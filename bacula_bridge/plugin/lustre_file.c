@@ -16,6 +16,15 @@
 
 #define LUSTRE_LOV "lustre.lov"
 
+/* LL_IOC_DATA_VERSION, struct ioc_data_version and LL_DV_RD_FLUSH. */
+#define LUSTRE_DATA_VERSION _IOR('f', 218, struct data_version)
+#define LUSTRE_READ_FLUSH 0x1u
+struct data_version {
+  uint64_t version;
+  uint32_t layout_version, flags;
+};
+_Static_assert(LUSTRE_DATA_VERSION == 0x801066da, "the number that Lustre has for it");
+
 /* LL_IOC_HSM_STATE_GET, struct hsm_user_state and HS_RELEASED. */
 #define LUSTRE_HSM_STATE_GET _IOR('f', 211, struct hsm_state)
 #define LUSTRE_HSM_RELEASED 0x4u
@@ -54,4 +63,9 @@ int fb_lustre_is_released(int fd) {
     is_known = fb_lustre_find_released(lov, (size_t)size, &is_released) == FB_LUSTRE_OK;
   free(long_lov);
   return is_known ? is_released : ask_hsm(fd);
+}
+
+uint64_t fb_lustre_data_version(int fd) {
+  struct data_version data = {.flags = LUSTRE_READ_FLUSH};
+  return ioctl(fd, LUSTRE_DATA_VERSION, &data) == 0 ? data.version : 0;
 }
