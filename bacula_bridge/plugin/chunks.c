@@ -5,6 +5,7 @@
 #include "chunks.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -46,47 +47,103 @@ void fb_chunks_free(struct fb_chunks *chunks) {
   pthread_cond_destroy(&chunks->quiet);
 }
 
-void fb_chunks_start(struct fb_chunks *chunks, int fd, uint64_t size, bool sparse) {
+void fb_chunks_start(struct fb_chunks *chunks, int fd, uint64_t size, bool sparse,
+                     const struct fb_stripes *stripes) {
   chunks->fd = fd;
   chunks->size = size;
   chunks->sparse = sparse;
+  chunks->stripes = *stripes;
   chunks->next_offset = 0;
   chunks->extent_end = sparse ? 0 : size;
   chunks->planning = false;
   chunks->planned_all = false;
   chunks->head = 0;
   chunks->count = 0;
+  chunks->untaken = 0;
   chunks->ready = 0;
   chunks->active = true;
 }
 
-bool fb_chunks_has_work(const struct fb_chunks *chunks) {
+static bool may_plan(const struct fb_chunks *chunks) {
   return chunks->active && !chunks->planning && !chunks->planned_all &&
          chunks->count < chunks->allowed;
 }
 
-/* The bytes [*offset, *offset + *want) come next; want 0: none are left.  Without
- * the lock, since SEEK_DATA may ask a server; planning keeps others out. */
-static void plan(struct fb_chunks *chunks, uint64_t *offset, uint32_t *want, bool *hole_byte) {
-  *want = 0;
-  *hole_byte = false;
-  *offset = chunks->next_offset;
+bool fb_chunks_has_work(const struct fb_chunks *chunks) {
+  return chunks->active && (chunks->untaken > 0 || may_plan(chunks));
+}
+
+/* Where the next piece is; want 0: none is left.  planning keeps others out. */
+static void plan(struct fb_chunks *chunks, struct fb_chunk *next) {
+  uint64_t *offset = &next->offset;
+  *next = (struct fb_chunk){.offset = chunks->next_offset, .object = FB_OBJECT_ANY};
   if (chunks->next_offset >= chunks->size)
     return;
   if (chunks->sparse && chunks->next_offset >= chunks->extent_end &&
       !fb_next_extent(chunks->fd, chunks->size, offset, &chunks->extent_end)) {
     /* A hole at the end: one zero byte fixes the size at restore. */
     *offset = chunks->size - 1;
-    *want = 1;
-    *hole_byte = true;
+    next->want = 1;
+    next->hole_byte = true;
     chunks->next_offset = chunks->size;
     return;
   }
-  uint64_t end = (*offset / FB_CHUNK_BYTES + 1) * FB_CHUNK_BYTES;
+  uint64_t end = fb_stripes_piece_end(&chunks->stripes, *offset, FB_CHUNK_BYTES, &next->object);
   if (end > chunks->extent_end)
     end = chunks->extent_end;
-  *want = (uint32_t)(end - *offset);
+  next->want = (uint32_t)(end - *offset);
   chunks->next_offset = end;
+}
+
+/* One more piece behind the others.  Of a sparse file without the lock meanwhile, since SEEK_DATA
+ * may ask a server. */
+static void plan_one(struct fb_chunks *chunks, pthread_mutex_t *lock) {
+  struct fb_chunk next;
+  chunks->planning = true;
+  if (chunks->sparse)
+    pthread_mutex_unlock(lock);
+  plan(chunks, &next);
+  if (chunks->sparse)
+    pthread_mutex_lock(lock);
+  chunks->planning = false;
+  chunks->planned_all = chunks->next_offset >= chunks->size;
+  if (next.want == 0 || !chunks->active)
+    return;
+  chunks->chunk[(chunks->head + chunks->count) % FB_CHUNKS_MAX] = next;
+  chunks->count++;
+  chunks->untaken++;
+}
+
+static struct fb_chunk *chunk_at(struct fb_chunks *chunks, unsigned position) {
+  return &chunks->chunk[(chunks->head + position) % FB_CHUNKS_MAX];
+}
+
+static unsigned readers_of(struct fb_chunks *chunks, uint64_t object) {
+  unsigned readers = 0;
+  for (unsigned i = 0; object != FB_OBJECT_ANY && i < chunks->count; i++) {
+    const struct fb_chunk *other = chunk_at(chunks, i);
+    readers += other->taken && !other->ready && other->object == object;
+  }
+  return readers;
+}
+
+/* Of the pieces on the object that the fewest read from, the first; NULL if all are taken. */
+static struct fb_chunk *take(struct fb_chunks *chunks) {
+  struct fb_chunk *chosen = NULL;
+  unsigned fewest = UINT_MAX;
+  for (unsigned i = 0; chunks->untaken > 0 && fewest > 0 && i < chunks->count; i++) {
+    struct fb_chunk *chunk = chunk_at(chunks, i);
+    unsigned readers = chunk->taken ? UINT_MAX : readers_of(chunks, chunk->object);
+    if (readers < fewest) {
+      fewest = readers;
+      chosen = chunk;
+    }
+  }
+  if (chosen != NULL) {
+    chosen->taken = true;
+    chunks->untaken--;
+  }
+  return chosen;
 }
 
 static void read_chunk(int fd, struct fb_chunk *chunk) {
@@ -94,41 +151,28 @@ static void read_chunk(int fd, struct fb_chunk *chunk) {
     chunk->data = malloc(FB_CHUNK_BYTES);
   if (chunk->data == NULL) {
     chunk->error = ENOMEM;
-    return;
+  } else if (chunk->hole_byte) {
+    chunk->data[0] = 0;
+    chunk->got = 1;
+  } else {
+    chunk->got = (uint32_t)fb_read_at(fd, chunk->data, chunk->want, chunk->offset, &chunk->error);
   }
-  ssize_t n = fb_read_at(fd, chunk->data, chunk->want, chunk->offset, &chunk->error);
-  chunk->got = (uint32_t)n;
 }
 
 void fb_chunks_work(struct fb_chunks *chunks, pthread_mutex_t *lock, pthread_cond_t *work) {
-  uint64_t offset;
-  uint32_t want;
-  bool hole_byte;
   chunks->busy++;
-  chunks->planning = true;
-  pthread_mutex_unlock(lock);
-  plan(chunks, &offset, &want, &hole_byte);
-  pthread_mutex_lock(lock);
-  chunks->planning = false;
-  chunks->planned_all = chunks->next_offset >= chunks->size;
-  if (want > 0 && chunks->active) {
-    struct fb_chunk *chunk = &chunks->chunk[(chunks->head + chunks->count) % FB_CHUNKS_MAX];
-    chunks->count++;
-    chunk->offset = offset;
-    chunk->want = want;
-    chunk->got = 0;
-    chunk->error = 0;
-    chunk->ready = false;
+  while (may_plan(chunks)) {
+    plan_one(chunks, lock);
+    if (chunks->sparse) /* the others need not wait for more */
+      break;
+  }
+  struct fb_chunk *chunk = chunks->active ? take(chunks) : NULL;
+  if (chunk != NULL) {
     chunk->data = chunks->spares > 0 ? chunks->spare[--chunks->spares] : NULL;
     if (fb_chunks_has_work(chunks))
       pthread_cond_signal(work);
     pthread_mutex_unlock(lock);
-    if (hole_byte && (chunk->data != NULL || (chunk->data = malloc(FB_CHUNK_BYTES)) != NULL)) {
-      chunk->data[0] = 0;
-      chunk->got = 1;
-    } else {
-      read_chunk(chunks->fd, chunk);
-    }
+    read_chunk(chunks->fd, chunk);
     pthread_mutex_lock(lock);
     chunk->ready = true;
     if (++chunks->ready == chunks->count && chunks->count == chunks->allowed &&

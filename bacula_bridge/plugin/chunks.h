@@ -2,9 +2,10 @@
  *
  * One large file, read in pieces by several threads and handed out in order.
  *
- * Covers: the plan (1 MiB pieces at multiples of 1 MiB, for sparse files the
- * extents of SEEK_DATA), a bounded window of buffers.  Does not cover: which
- * thread works when (reader.c), what a short file means (backup.c).
+ * Covers: the plan (1 MiB pieces at multiples of 1 MiB, or as the file is striped; for
+ * sparse files the extents of SEEK_DATA), a bounded window of buffers, and which of
+ * them is read next: one on the object that the fewest threads read from.  Does not
+ * cover: which thread works when (reader.c), what a short file means (backup.c).
  */
 #ifndef FOREBAY_CHUNKS_H
 #define FOREBAY_CHUNKS_H
@@ -13,6 +14,8 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+
+#include "stripes.h"
 
 #define FB_CHUNK_BYTES 1048576
 #define FB_CHUNKS_MAX 64
@@ -27,6 +30,9 @@ struct fb_chunk {
   int error;
   bool ready;
   uint8_t *data;
+  uint64_t object;
+  bool taken;     /* by a thread that reads it or has */
+  bool hole_byte; /* not read: the zero that fixes the size of a file with a hole at its end */
 };
 
 /* Everything but the pread happens under the lock of the owner. */
@@ -34,6 +40,7 @@ struct fb_chunks {
   int fd;
   uint64_t size;
   bool sparse;
+  struct fb_stripes stripes;
   bool active;
   bool planning;
   bool planned_all;
@@ -43,6 +50,7 @@ struct fb_chunks {
   unsigned allowed;     /* of them now: more while the head is waited for, fewer while all are read */
   unsigned head;
   unsigned count;
+  unsigned untaken; /* of count */
   unsigned ready;
   unsigned busy; /* threads within fb_chunks_work() */
   pthread_cond_t quiet;
@@ -58,11 +66,12 @@ bool fb_next_extent(int fd, uint64_t size, uint64_t *offset, uint64_t *end);
 
 void fb_chunks_init(struct fb_chunks *chunks, unsigned limit);
 void fb_chunks_free(struct fb_chunks *chunks);
-/* The descriptor stays the caller's and must live until fb_chunks_stop(). */
-void fb_chunks_start(struct fb_chunks *chunks, int fd, uint64_t size, bool sparse);
+/* The descriptor stays the caller's and must live until fb_chunks_stop(). stripes is copied. */
+void fb_chunks_start(struct fb_chunks *chunks, int fd, uint64_t size, bool sparse,
+                     const struct fb_stripes *stripes);
 /* Is there a piece that a thread could plan and read now? */
 bool fb_chunks_has_work(const struct fb_chunks *chunks);
-/* Plans and reads one piece; the lock is held at call and return, not meanwhile.
+/* Plans and reads one piece; the lock is held at call and return, not while it reads.
  * Signals work when the next piece may be planned. */
 void fb_chunks_work(struct fb_chunks *chunks, pthread_mutex_t *lock, pthread_cond_t *work);
 /* The piece to hand out next; NULL if it is not there yet.  *at_end: all are out. */

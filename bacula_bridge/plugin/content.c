@@ -105,8 +105,7 @@ void fb_content_judge(struct fb_content *c, struct fb_prefetch *item) {
   }
   if (!item->large)
     return;
-  struct stat now;
-  if (item->status == FB_SAVED && (fstat(item->fd, &now) < 0 || fb_stat_moved(&item->st, &now)))
+  if (item->status == FB_SAVED && fb_prefetch_moved(item, item->fd))
     item->status = FB_CHANGED;
   fb_xxh3_final(&c->hash, item->hash);
 }

@@ -10,7 +10,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <sys/vfs.h>
 #include <sys/xattr.h>
 #include <unistd.h>
@@ -32,18 +31,6 @@
 #define CEPH_QUOTA_BYTES "ceph.quota.max_bytes"
 #define CEPH_QUOTA_FILES "ceph.quota.max_files"
 #define LUSTRE_LOV "lustre.lov"
-
-/* LL_IOC_HSM_STATE_GET, struct hsm_user_state and HS_RELEASED of lustre_user.h. */
-#define LUSTRE_HSM_STATE_GET _IOR('f', 211, struct hsm_state)
-#define LUSTRE_HSM_RELEASED 0x4u
-struct hsm_state {
-  uint32_t states, archive_id, in_progress_state, in_progress_action;
-  uint64_t in_progress_offset, in_progress_length;
-};
-_Static_assert(LUSTRE_HSM_STATE_GET == 0x802066d3, "the number that Lustre has for it");
-
-/* Most layouts fit this; a longer one is read into the heap. */
-#define LOV_BYTES_SHORT 1024
 
 /* forebay:layout=1:KIND:INO:CRC:DATA, numbers and data in hexadecimal. */
 #define COMMAND_HEAD "forebay:layout=1:"
@@ -133,32 +120,19 @@ void fb_layout_free(struct fb_layout *layout) {
   *layout = (struct fb_layout){0};
 }
 
-static int ask_hsm(int fd) {
-  struct hsm_state state = {0};
-  if (ioctl(fd, LUSTRE_HSM_STATE_GET, &state) == 0)
-    return (state.states & LUSTRE_HSM_RELEASED) != 0;
-  return errno == ENOTTY || errno == EOPNOTSUPP || errno == ENOSYS ? 0 : -errno;
-}
-
-/* A client recalls a file when its layout says that it is released (lov_io_init_released() of
- * Lustre's lov/lov_io.c), so that is what to look at, and it has it already; the state, for
- * which it would ask the metadata server, only where the layout cannot be read. */
-int fb_layout_is_released(int fd) {
-  uint8_t short_lov[LOV_BYTES_SHORT], *lov = short_lov, *long_lov = NULL;
-  bool is_released = false, is_known;
-  ssize_t size = fgetxattr(fd, LUSTRE_LOV, lov, sizeof(short_lov));
-  if (size < 0 && errno == ERANGE) {
-    lov = long_lov = malloc(FB_LUSTRE_LOV_BYTES_MAX);
-    if (lov == NULL)
-      return -ENOMEM;
-    size = fgetxattr(fd, LUSTRE_LOV, lov, FB_LUSTRE_LOV_BYTES_MAX);
-  }
-  if (size < 0) /* a file without objects, or another filesystem is mounted there */
-    is_known = errno == ENODATA || errno == ENOTSUP;
-  else
-    is_known = fb_lustre_find_released(lov, (size_t)size, &is_released) == FB_LUSTRE_OK;
-  free(long_lov);
-  return is_known ? is_released : ask_hsm(fd);
+void fb_layout_stripes(const struct fb_layout *layout, const struct fb_blob *blob,
+                       struct fb_stripes *out) {
+  struct fb_ceph_layout ceph;
+  struct fb_item lov;
+  out->count = 0;
+  if (layout->kind == FB_LAYOUT_LUSTRE && fb_blob_find_xattr(blob, LUSTRE_LOV, &lov))
+    fb_lustre_stripes(lov.value, lov.value_len, out);
+  if (layout->kind == FB_LAYOUT_CEPH && fb_ceph_parse(layout->data, layout->size, &ceph))
+    fb_stripes_add(out, &(struct fb_stripe_range){
+                            .end = UINT64_MAX,
+                            .stripe_bytes = ceph.stripe_unit,
+                            .objects = ceph.stripe_count,
+                            .stripes_per_object = ceph.object_size / ceph.stripe_unit});
 }
 
 /* Over all that a command tells. */

@@ -16,6 +16,7 @@
 
 #include "blob.h"
 #include "layout_lustre.h"
+#include "stripes.h"
 
 /* The longest layout that goes ahead of a file's data. */
 #define FB_LAYOUT_BYTES_MAX FB_LUSTRE_LOV_BYTES_MAX
@@ -48,9 +49,9 @@ int fb_layout_read(struct fb_layout *layout, enum fb_layout_kind kind, int fd,
                    const struct fb_blob *blob);
 void fb_layout_free(struct fb_layout *layout);
 
-/* Has HSM released the open regular file fd of a Lustre?  1, 0, or -errno: it cannot be told.
- * Reads no data and looks for no holes, for either would recall the file. */
-int fb_layout_is_released(int fd);
+/* Where the data of a file lies whose layout and xattrs were just read. */
+void fb_layout_stripes(const struct fb_layout *layout, const struct fb_blob *blob,
+                       struct fb_stripes *out);
 
 /* The plugin command that carries the layout of inode ino, in *buffer.  0 or -ENOMEM. */
 int fb_layout_command(const struct fb_layout *layout, uint64_t ino, char **buffer,

@@ -289,3 +289,40 @@ enum fb_lustre_verdict fb_lustre_find_released(const uint8_t *lov, size_t size,
   }
   return *is_released ? FB_LUSTRE_OK : worst;
 }
+
+static void add_stripes(struct fb_stripes *out, const struct plain *plain, uint64_t start,
+                        uint64_t end) {
+  struct fb_stripe_range range = {.start = start, .end = end, .objects = 1};
+  if (plain->pattern != PATTERN_MDT && plain->stripe_count != 1) {
+    range.stripe_bytes = plain->stripe_size;
+    range.objects = plain->stripe_count;
+    if (plain->stripe_count == 0 || plain->stripe_count > STRIPES_MAX || plain->stripe_size == 0)
+      return;
+  }
+  fb_stripes_add(out, &range);
+}
+
+void fb_lustre_stripes(const uint8_t *lov, size_t size, struct fb_stripes *out) {
+  struct plain plain;
+  bool has_mirror = false;
+  uint32_t mirror = 0;
+  out->count = 0;
+  if (size >= 4 && fb_get_u32(lov) != MAGIC_COMPOSITE) {
+    if (take_plain(lov, size, &plain) == FB_LUSTRE_OK)
+      add_stripes(out, &plain, 0, UINT64_MAX);
+    return;
+  }
+  if (size < HEAD_BYTES || HEAD_BYTES + fb_get_u16(lov + 14) * (size_t)ENTRY_BYTES > size)
+    return;
+  for (uint32_t i = 0; i < fb_get_u16(lov + 14); i++) {
+    struct component c = take_component(lov + HEAD_BYTES + i * ENTRY_BYTES);
+    if ((c.flags & FLAG_INIT) == 0 || (c.flags & FLAG_STALE) != 0 ||
+        (has_mirror && mirror_of(&c) != mirror))
+      continue;
+    has_mirror = true;
+    mirror = mirror_of(&c);
+    if (c.offset <= size && c.size <= size - c.offset &&
+        take_plain(lov + c.offset, c.size, &plain) == FB_LUSTRE_OK)
+      add_stripes(out, &plain, c.start, c.end);
+  }
+}

@@ -12,6 +12,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "stripes.h"
+
 /* The longest xattr. */
 #define FB_LUSTRE_LOV_BYTES_MAX 65536
 
@@ -46,5 +48,9 @@ enum fb_lustre_verdict fb_lustre_rebuild(const uint8_t *lov, size_t size,
  * with anything else it cannot be told. */
 enum fb_lustre_verdict fb_lustre_find_released(const uint8_t *lov, size_t size,
                                                bool *is_released);
+
+/* Where the data of the file lies that has this layout: of a mirrored one in the first mirror that
+ * is not stale.  What cannot be told, or was never written, is left out. */
+void fb_lustre_stripes(const uint8_t *lov, size_t size, struct fb_stripes *out);
 
 #endif

@@ -15,6 +15,7 @@
 
 #include "beneath.h"
 #include "chunks.h"
+#include "lustre_file.h"
 #include "xxh3.h"
 
 #define KEEP_BYTES_MAX 16384 /* of each buffer, for the next entry */
@@ -44,6 +45,22 @@ bool fb_stat_moved(const struct stat *before, const struct stat *now) {
          before->st_mtim.tv_nsec != now->st_mtim.tv_nsec ||
          before->st_ctim.tv_sec != now->st_ctim.tv_sec ||
          before->st_ctim.tv_nsec != now->st_ctim.tv_nsec;
+}
+
+static bool has_another_version(const struct fb_prefetch *item, int fd) {
+  return item->data_version != 0 && fb_lustre_data_version(fd) != item->data_version;
+}
+
+bool fb_prefetch_moved(const struct fb_prefetch *item, int fd) {
+  struct stat now;
+  return fstat(fd, &now) < 0 || fb_stat_moved(&item->st, &now) || has_another_version(item, fd);
+}
+
+/* Before the first byte of size is read. */
+static void note_version(struct fb_prefetch *item, const struct fb_prefetch_source *source, int fd,
+                         uint64_t size) {
+  item->data_version =
+      source->layouts == FB_LAYOUT_LUSTRE && size > 0 ? fb_lustre_data_version(fd) : 0;
 }
 
 static void stat_from_statx(struct stat *st, const struct statx *x) {
@@ -205,8 +222,7 @@ static void read_content(struct fb_prefetch *item, int fd, const atomic_bool *st
     read_sparse(item, fd, stop);
   else
     read_piece(item, fd, stop, 0, (uint64_t)item->st.st_size);
-  struct stat now;
-  if (item->status == FB_SAVED && (fstat(fd, &now) < 0 || fb_stat_moved(&item->st, &now)))
+  if (item->status == FB_SAVED && fb_prefetch_moved(item, fd))
     item->status = FB_CHANGED;
   hash_content(item);
 }
@@ -253,6 +269,7 @@ static void fill_from(struct fb_prefetch *item, const struct fb_prefetch_source 
     read_target(item, fd);
   if (S_ISREG(item->st.st_mode)) {
     uint64_t size = (uint64_t)item->st.st_size;
+    note_version(item, source, fd, size);
     item->sparse = size > 0 && has_hole(fd, &item->st);
     item->large = size >= source->large_file_bytes || size > item->reserved_bytes;
     if (size == 0)
@@ -318,9 +335,11 @@ static bool fill_untouched(struct fb_prefetch *item, const struct fb_prefetch_so
       e->size >= source->large_file_bytes || e->size > item->reserved_bytes)
     return false;
   item->read_ns = realtime_ns();
+  note_version(item, source, fd, e->size);
   if (make_room(item, e->size) && read_piece(item, fd, source->stop, 0, e->size) &&
       read_attributes(fd, &stx) == 0 && is_expected(e, source, &stx) && stx.stx_size == e->size &&
-      is_at(&stx.stx_mtime, e->mtime_ns) && is_at(&stx.stx_ctime, e->ctime_ns)) {
+      is_at(&stx.stx_mtime, e->mtime_ns) && is_at(&stx.stx_ctime, e->ctime_ns) &&
+      !has_another_version(item, fd)) {
     stat_from_statx(&item->st, &stx);
     if (!has_hole(fd, &item->st)) {
       hash_content(item);
@@ -339,7 +358,7 @@ static bool is_released(struct fb_prefetch *item, const struct fb_prefetch_sourc
   if (source->layouts != FB_LAYOUT_LUSTRE || source->hsm == FB_HSM_RECALL ||
       !S_ISREG(item->entry.mode))
     return false;
-  int rc = fb_layout_is_released(fd);
+  int rc = fb_lustre_is_released(fd);
   if (rc < 0)
     fail_with(item, -rc);
   return rc > 0;

@@ -43,6 +43,7 @@ struct fb_prefetch {
   int lost_errno;
   int fd; /* -1 unless large */
   struct stat st;
+  uint64_t data_version; /* of Lustre, before the first byte was read; 0: not known */
   int64_t read_ns; /* when it was begun to be read: CLOCK_REALTIME, ns */
   struct fb_blob blob;
   struct fb_layout layout; /* of a regular file */
@@ -80,5 +81,7 @@ void fb_prefetch_free(struct fb_prefetch *item);
 ssize_t fb_read_at(int fd, uint8_t *to, size_t size, uint64_t offset, int *error);
 /* Has size, mtime or ctime moved? */
 bool fb_stat_moved(const struct stat *before, const struct stat *now);
+/* Has the open file moved since it was looked at, by its attributes or its data version? */
+bool fb_prefetch_moved(const struct fb_prefetch *item, int fd);
 
 #endif

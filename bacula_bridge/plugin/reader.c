@@ -204,7 +204,7 @@ void fb_reader_promote(struct fb_reader *r, struct fb_prefetch *item) {
   fb_pool_count_memory(r, item);
   if (item->large) {
     r->promoted_active = true;
-    fb_chunks_start(&r->promoted, item->fd, (uint64_t)item->st.st_size, item->sparse);
+    fb_pool_start_large(&r->promoted, item);
   }
   pthread_mutex_unlock(&r->lock);
 }

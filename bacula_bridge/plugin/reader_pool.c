@@ -137,6 +137,12 @@ void fb_pool_count_memory(struct fb_reader *r, struct fb_prefetch *item) {
   r->memory_bytes += more;
 }
 
+void fb_pool_start_large(struct fb_chunks *chunks, const struct fb_prefetch *item) {
+  struct fb_stripes stripes;
+  fb_layout_stripes(&item->layout, &item->blob, &stripes);
+  fb_chunks_start(chunks, item->fd, (uint64_t)item->st.st_size, item->sparse, &stripes);
+}
+
 void fb_pool_find_large(struct fb_reader *r) {
   while (r->ahead_item == NULL && r->large_cursor < r->claimed) {
     struct cell *cell = fb_pool_cell(r, r->large_cursor);
@@ -146,7 +152,7 @@ void fb_pool_find_large(struct fb_reader *r) {
     if (!cell->item.large)
       continue;
     r->ahead_item = &cell->item;
-    fb_chunks_start(&r->ahead, cell->item.fd, (uint64_t)cell->item.st.st_size, cell->item.sparse);
+    fb_pool_start_large(&r->ahead, &cell->item);
     pthread_cond_broadcast(&r->work);
   }
 }

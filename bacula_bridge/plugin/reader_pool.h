@@ -100,6 +100,8 @@ bool fb_pool_fill(struct fb_reader *r, struct fb_prefetch *item, uint64_t positi
 /* Counts the memory that is known to be needed only after fb_pool_fill(). */
 void fb_pool_count_memory(struct fb_reader *r, struct fb_prefetch *item);
 void fb_pool_count_large(struct fb_reader *r, struct cell *cell, bool counts);
+/* Begins to read a large file, along its stripes. */
+void fb_pool_start_large(struct fb_chunks *chunks, const struct fb_prefetch *item);
 /* Gives the pool the first large file, once everything before it is open. */
 void fb_pool_find_large(struct fb_reader *r);
 /* The job waits for the head: if all that may be opening entries are, let there be more. */

@@ -24,6 +24,7 @@
  *   delay=US  hold=N  settle=FILES:THREADS     see harness_calls.h
  *   lustre=1  fault=version:INO:N              see harness_lustre.h
  *   hsm=TEXT        a part of the command
+ *   record=1        DIR/preads gets "INO OFFSET SIZE" for each pread
  * Link with -Wl,--wrap=pread64, which the faults need, and those of the other headers.
  *
  * DIR/K.dump has a line per message ("M type text") and at its end "E" with the
@@ -52,7 +53,7 @@ struct settings {
   unsigned jobs, first_job_id, count, version;
   char level;
   int accurate;
-  long cancel, pause, skew, delay, hold, lustre;
+  long cancel, pause, skew, delay, hold, lustre, record;
   const char *dataset, *socket, *out, *options, *command, *fault, *settle, *hsm;
 };
 
@@ -106,12 +107,24 @@ static void rewrite(const char *path, long long bytes) {
 ssize_t __real_pread64(int fd, void *to, size_t size, off_t offset);
 ssize_t __wrap_pread64(int fd, void *to, size_t size, off_t offset);
 
+static void record_read(int fd, size_t size, off_t offset) {
+  struct stat st;
+  if (settings.record == 0)
+    return;
+  FILE *to = write_to("preads", "a");
+  if (fstat(fd, &st) != 0)
+    abort();
+  fprintf(to, "%ju %jd %zu\n", (uintmax_t)st.st_ino, (intmax_t)offset, size);
+  fclose(to);
+}
+
 ssize_t __wrap_pread64(int fd, void *to, size_t size, off_t offset) {
   char kind[8], path[64];
   unsigned long long ino;
   long long number;
   struct stat st;
   note_recall(fd);
+  record_read(fd, size, offset);
   if (settings.fault == NULL ||
       sscanf(settings.fault, "%7[^:]:%llu:%lld", kind, &ino, &number) != 3 || fstat(fd, &st) != 0 ||
       st.st_ino != ino)
@@ -455,7 +468,7 @@ static void parse(int argc, char **argv) {
               {"out", &settings.out, NULL, NULL},         {"options", &settings.options, NULL, NULL},
               {"command", &settings.command, NULL, NULL}, {"fault", &settings.fault, NULL, NULL},
               {"settle", &settings.settle, NULL, NULL}, {"hsm", &settings.hsm, NULL, NULL},
-              {"lustre", NULL, &settings.lustre, NULL},
+              {"lustre", NULL, &settings.lustre, NULL}, {"record", NULL, &settings.record, NULL},
               {"delay", NULL, &settings.delay, NULL},     {"hold", NULL, &settings.hold, NULL},
               {"cancel", NULL, &settings.cancel, NULL},
               {"pause", NULL, &settings.pause, NULL},     {"skew", NULL, &settings.skew, NULL},

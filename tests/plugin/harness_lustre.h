@@ -24,6 +24,8 @@
 #define DATA_VERSION 0x801066daul
 #define VERSION_DEFAULT 7
 
+static FILE *write_to(const char *name, const char *mode);
+
 static atomic_ulong ioctl_calls, version_now;
 
 int __real_ioctl(int fd, unsigned long request, void *argument);
@@ -34,13 +36,11 @@ ssize_t __real_fgetxattr(int fd, const char *name, void *value, size_t size);
 
 /* Data is wanted. */
 static void note_recall(int fd) {
-  char path[4096];
   struct stat st;
   if (settings.lustre == 0 || __real_fgetxattr(fd, "user.released", NULL, 0) < 0)
     return;
-  snprintf(path, sizeof path, "%s/recalled", settings.out);
-  FILE *to = fopen(path, "a");
-  if (to == NULL || fstat(fd, &st) != 0)
+  FILE *to = write_to("recalled", "a");
+  if (fstat(fd, &st) != 0)
     abort();
   fprintf(to, "%ju\n", (uintmax_t)st.st_ino);
   fclose(to);

@@ -32,6 +32,7 @@ RESTORE_SOURCES = (
     "layout.c",
     "layout_ceph.c",
     "layout_lustre.c",
+    "stripes.c",
     "beneath.c",
     "blob.c",
     "host.c",

@@ -2,7 +2,8 @@
 
 Covers: two pieces while nobody waits, more with each wait for the head, fewer again while all are
 read; the same buffers again and again; every byte in order whatever the window does.
-Does not cover: which thread reads (test_plugin_opening.py), sparse files (test_plugin_backup.py).
+Does not cover: stripes (test_stripes.py), which thread reads (test_plugin_opening.py), sparse files
+(test_plugin_backup.py).
 """
 
 import ctypes
@@ -57,7 +58,8 @@ class Reading:
         library.fb_chunks_init(self.chunks, LIMIT)
         self.descriptor = os.open(path, os.O_RDONLY)
         size = ctypes.c_uint64(path.stat().st_size)
-        library.fb_chunks_start(self.chunks, self.descriptor, size, False)
+        stripes = ctypes.create_string_buffer(STRUCT_BYTES)  # nothing is known
+        library.fb_chunks_start(self.chunks, self.descriptor, size, False, stripes)
         library.pthread_mutex_lock(self.lock)
 
     def fill(self):

@@ -39,7 +39,7 @@ from tests.plugin.layout_support import (
 )
 from tests.plugin.restore_support import RUN_TIMEOUT_S, compile_c
 
-SOURCES = ("layout.c", "layout_ceph.c", "layout_lustre.c", "blob.c")
+SOURCES = ("layout.c", "layout_ceph.c", "layout_lustre.c", "stripes.c", "blob.c")
 FUZZ_ITERATIONS = int(os.environ.get("FOREBAY_FUZZ_ITERATIONS", "40000"))
 CEPH, LUSTRE = 1, 2
 AS_SAVED = (0, 0)
