@@ -31,7 +31,6 @@ from filesystems.lustre.settings import LustreChangelogs
 from shards.changes import CHANGES_MAX, ChangeSet, Gap, Position, without_covered
 from shards.errors import ForebayError
 
-
 # Of places that are not in the log yet, in memory: about a million. Each is written once.
 GATHERED_BYTES_MAX = 96 << 20
 
