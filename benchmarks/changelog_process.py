@@ -17,7 +17,7 @@ from filesystems.lustre.changelog import Changelog
 from filesystems.lustre.kernel.native import Places
 from filesystems.lustre.log import LOG_NAME, ChangeLog, locked
 from filesystems.lustre.settings import LustreChangelogs
-from filesystems.lustre.source import LustreSource
+from filesystems.lustre.source import GATHERED_BYTES_MAX, LustreSource
 
 
 def main() -> None:
@@ -48,8 +48,11 @@ def _decode(folder: Path, changelog: Changelog) -> None:
         identity = db.execute("SELECT value FROM meta WHERE key = 'identity'").fetchone()[0]
     with locked(folder), ChangeLog(folder, identity) as log:
         cursor = log.cursor(changelog.target)
+    places = Places()
     for part in changelog.drain(cursor):
-        Places().add(part.records)
+        places.add(part.records)
+        if places.memory_bytes > GATHERED_BYTES_MAX:
+            places = Places()
 
 
 def _log_figures(folder: Path) -> dict[str, int]:

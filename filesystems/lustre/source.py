@@ -13,7 +13,7 @@ and only then clears it on the metadata targets.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,6 +30,9 @@ from filesystems.lustre.resolve import Resolver, inside
 from filesystems.lustre.settings import LustreChangelogs
 from shards.changes import CHANGES_MAX, ChangeSet, Gap, Position, without_covered
 from shards.errors import ForebayError
+
+# Of places that are not in the log yet, in memory: about a million. Each is written once.
+GATHERED_BYTES_MAX = 96 << 20
 
 
 class LustreSource:
@@ -163,9 +166,7 @@ class _Opened:
             changelog = Changelog(self.library, target, consumer)
             cursor = self.log.cursor(target)
             with closing(changelog.drain(cursor)) as parts:
-                for drained in parts:
-                    cursor = drained.cursor
-                    self._take(target, drained)
+                cursor = self._take_all(target, cursor, parts)
             try:
                 cursor = changelog.clear(cursor)
             except (ConsumerGone, RolledBack) as error:
@@ -173,13 +174,25 @@ class _Opened:
                 raise
             self.log.keep(target, cursor)
 
-    def _take(self, target: str, drained: Drained) -> None:
-        places = Places()
-        places.add(drained.records)
-        lost = f"the changelog of {target} was off for a time" if places.was_off else drained.lost
-        if lost:
-            self.log.lose(lost)
-        self.log.add(places, target, drained.cursor)
+    def _take_all(self, target: str, cursor: Cursor, parts: Iterable[Drained]) -> Cursor:
+        """Put batches into the log, many at a time; those before an error too."""
+        durable, places = cursor, Places()
+        try:
+            for drained in parts:
+                places.add(drained.records)
+                cursor = drained.cursor
+                lost = drained.lost
+                if places.was_off:
+                    lost = f"the changelog of {target} was off for a time"
+                if lost:
+                    self.log.lose(lost)
+                if lost or places.memory_bytes > GATHERED_BYTES_MAX:
+                    self.log.add(places, target, cursor)
+                    durable, places = cursor, Places()
+        finally:
+            if cursor != durable:
+                self.log.add(places, target, cursor)
+        return cursor
 
     def root_path(self, resolver: Resolver) -> bytes:
         path = resolver.directory(self.root.to_bytes())

@@ -95,6 +95,7 @@ int fl_places_load(struct fl_places *places, const uint8_t *data, size_t size, u
                    uint64_t since);
 uint64_t fl_places_count(const struct fl_places *places);
 uint64_t fl_places_bytes(const struct fl_places *places); /* at most, as blocks */
+uint64_t fl_places_memory(const struct fl_places *places); /* bytes */
 /* Find after which sequence there are at most so many; 0 if all are. */
 int fl_places_newest(const struct fl_places *places, uint64_t count_max, uint64_t *sequence);
 /* Write rows newer than `since`, with `sequence` where theirs is older, from block->cursor (0 at

@@ -173,6 +173,11 @@ class Places:
         return int(lib.fl_places_count(self._native))
 
     @property
+    def memory_bytes(self) -> int:
+        """Return how much memory it takes, marks of inodes included that are no places."""
+        return int(lib.fl_places_memory(self._native))
+
+    @property
     def was_off(self) -> bool:
         """Tell whether a marker said that nothing was recorded for a time."""
         return bool(lib.fl_places_was_off(self._native))

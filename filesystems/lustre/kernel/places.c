@@ -14,9 +14,13 @@
 #include <string.h>
 
 #define UNIT_BYTES 8u /* rows begin at multiples of that, addresses count them */
+#ifndef CHUNK_UNITS /* the fuzzer has small ones: room for the longest row, and others */
 #define CHUNK_UNITS (1u << 17)
+#endif
 #define CHUNKS_MAX (1u << 15) /* of 1 MiB: addresses have 32 bits */
+#ifndef SLOTS_MIN
 #define SLOTS_MIN (1u << 10)
+#endif
 #define BLOCK_HAS_ABOUT 0x1u
 
 struct slot {
@@ -255,6 +259,11 @@ int fl_places_was_off(const struct fl_places *places) { return places->was_off; 
 uint64_t fl_places_count(const struct fl_places *places) { return places->looks; }
 
 uint64_t fl_places_bytes(const struct fl_places *places) { return places->bytes; }
+
+uint64_t fl_places_memory(const struct fl_places *places) {
+    return places->chunks_count * (uint64_t)sizeof(struct chunk) +
+           ((uint64_t)places->slots_mask + 1) * sizeof(struct slot);
+}
 
 /* Take in a row that is whole: about is NULL, or 16 bytes. */
 static int load_row(struct fl_places *places, const uint8_t *head, const uint8_t *about,

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from filesystems.lustre import api as api_module
+from filesystems.lustre import changelog as changelog_module
 from filesystems.lustre import log as log_module
 from filesystems.lustre import source as source_module
 from filesystems.lustre.errors import LogBusy, LustreFailed, SettingsWrong
@@ -622,6 +623,34 @@ def test_records_are_cleared_only_when_their_places_are_in_the_log(lustre, monke
     assert lustre.target.users() == users
     monkeypatch.undo()
     assert lustre.since(before, state).names == [b"", b"x"]
+
+
+def test_what_came_before_an_error_is_in_the_log(lustre):
+    before = lustre.source.position()
+    for name in (b"/x", b"/y"):
+        lustre.tree.create(lustre.root + name)
+    users = lustre.target.users()
+    with lustre.target.fault("recv", errno.EIO, after=1):  # there is no anchor yet
+        assert "Input/output error" in gap(lustre, before)
+    assert [name for name, _, _ in rows(lustre)] == [b"x"]
+    assert lustre.target.users() == users
+    assert lustre.source.changes(before).names == [b"", b"x", b"y"]
+    assert [name for name, _, _ in rows(lustre)] == [b"x", b"y"]
+
+
+@pytest.mark.parametrize(("memory_max", "blocks"), [(0, 4), (source_module.GATHERED_BYTES_MAX, 1)])
+def test_batches_are_gathered_until_they_take_too_much_memory(
+    lustre, monkeypatch, memory_max, blocks
+):
+    monkeypatch.setattr(changelog_module, "BATCH_RECORDS_MAX", 2)
+    monkeypatch.setattr(source_module, "GATHERED_BYTES_MAX", memory_max)
+    before = lustre.source.position()
+    names = [b"%d" % number for number in range(7)]
+    for name in names:
+        lustre.tree.create(lustre.root + b"/" + name)
+    assert lustre.source.changes(before).names == [b"", *names]
+    with closing(sqlite3.connect(lustre.base / "log" / "lustre.sqlite")) as db:
+        assert db.execute("SELECT count(*) FROM blocks").fetchone() == (blocks,)
 
 
 # Smaller things.
