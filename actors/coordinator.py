@@ -15,6 +15,7 @@ from bacula_bridge.coordinator import Coordinator, RunStatus
 from bacula_bridge.protocol import Hello
 from bacula_bridge.source import Joined, Scope, SegmentPage
 from filesystems.change_sources import change_source
+from filesystems.snapshots import Snapshots
 from shards.changes import ChangeSource
 from shards.lease import Pacing
 from shards.ledger import Dataset, Lease, LeaseResult, Run
@@ -46,7 +47,7 @@ class CoordinatorActor:
     def open(self) -> None:
         """Open the ledger. Not in __init__: Ray would make text of its errors."""
         self._coordinator = Coordinator(
-            self._state, self._catalog, self._change_source, self._targets
+            self._state, self._catalog, self._change_source, self._targets, Snapshots()
         )
 
     def _change_source(self, dataset: Dataset) -> ChangeSource | None:
@@ -65,8 +66,11 @@ class CoordinatorActor:
         shards: int,
         pacing: Pacing | None = None,
         hsm: HsmPolicy | None = None,
+        snapshot: bool | None = None,
     ) -> Dataset:
-        return self._coordinator.define_dataset(name, filesystem, root, shards, pacing, hsm)
+        return self._coordinator.define_dataset(
+            name, filesystem, root, shards, pacing, hsm, snapshot
+        )
 
     @ray.method(concurrency_group="control")
     def open_run(self, dataset: str, level: str, margin_ns: int = 0) -> Run:

@@ -7,7 +7,9 @@ Does not cover: the actor round it (actors), the ledger's own rules (shards).
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import os
 import secrets
 import shutil
 import threading
@@ -40,6 +42,7 @@ from shards.shard_jobs import (
     StreamOver,
     verdict,
 )
+from shards.snapshots import Snapshot, SnapshotRefused, SnapshotStore, Snapshotter
 from shards.state import StateDirectory
 
 ROLE = "coordinator"
@@ -77,14 +80,18 @@ class Coordinator:
         catalog: Catalog,
         change_source: Callable[[Dataset], ChangeSource | None] = lambda dataset: None,
         targets: int = TARGETS_MAX,
+        snapshotter: Snapshotter | None = None,
     ) -> None:
-        """targets: so many metadata targets have a walker."""
+        """targets: so many metadata targets have a walker. Without a snapshotter runs read live."""
         state.make()
         self._state = state
         self._catalog = catalog
         self._targets = targets
+        self._snapshotter = snapshotter
         self._ledger = Ledger(state.ledger)
         self._jobs = ShardJobs(self._ledger)
+        self._snapshots = SnapshotStore(self._ledger)
+        self._unread: dict[int, str] = {}  # open runs: why they read no snapshot
         self._finder = BaseFinder(self._ledger, catalog)
         self._scoping = Scoping(
             self._ledger, state, self._finder, change_source, self._others_may_go_on
@@ -103,6 +110,7 @@ class Coordinator:
                 self._close_run(run.number, KILLED)
             elif any(settled):
                 self._close_run(run.number, run.reason)
+        self._release_snapshots()
 
     def _settle(self, run: Run, job: ShardJob) -> bool:
         """Take a job's end from the catalog that nobody was there to see; True if there was one."""
@@ -146,10 +154,11 @@ class Coordinator:
         shards: int,
         pacing: Pacing | None = None,
         hsm: HsmPolicy | None = None,
+        snapshot: bool | None = None,
     ) -> Dataset:
-        """Create a dataset or change its shards, pacing or HSM policy; its root is for ever.
+        """Create a dataset or change how it is read; its root is for ever.
 
-        Without a pacing or policy it keeps its own.
+        What is None stays as it was. snapshot: whether its runs read one.
         """
         with self._news:
             known = self._ledger.dataset(name)
@@ -168,6 +177,8 @@ class Coordinator:
                 self._ledger.set_pacing(name, pacing)
             if hsm is not None and hsm is not self._ledger.hsm(name):
                 self._ledger.set_hsm(name, hsm)
+            if snapshot is not None:
+                self._snapshots.want(name, snapshot)
             dataset = self._ledger.dataset(name)
         assert dataset is not None
         return dataset
@@ -190,14 +201,38 @@ class Coordinator:
                 )
             run = self._ledger.begin_run(dataset, level, beginning)
             self._state.make_run(run.number)
+            self._take_snapshot(run)
             self._news.notify_all()
         return run
+
+    def _take_snapshot(self, run: Run) -> None:
+        """Let the run read one, if its dataset wants that, before anybody reads anything."""
+        if not self._snapshots.are_wanted(run.dataset):
+            return
+        try:
+            if self._snapshotter is None:
+                raise SnapshotRefused("no snapshots can be taken here")
+            path = self._snapshotter.path(run.root, f"forebay-{run.dataset}-{run.number}")
+            self._snapshots.keep(run.number, Snapshot(path))
+            self._snapshots.keep(run.number, self._snapshotter.take(run.root, path))
+        except SnapshotRefused as refused:
+            self._unread[run.number] = str(refused)
+
+    def _release_snapshots(self) -> None:
+        """Remove those that no open run reads; what stays is tried again with the next run."""
+        for number, snapshot in self._snapshots.leftovers():
+            if self._snapshotter is None:
+                return
+            with contextlib.suppress(SnapshotRefused):
+                self._snapshotter.release(snapshot.path)
+                self._snapshots.drop(number)
 
     def reopen_run(self, number: int) -> Run:
         """Open a run again that was left incomplete, as long as no newer one began."""
         with self._news:
             run = self._ledger.reopen_run(number, self._targets)
             self._state.make_run(run.number)
+            self._take_snapshot(run)
             if run.scan_ended is not None:  # it may have been killed before it did this
                 self._scoping.complete(run.number)
             self._news.notify_all()
@@ -227,6 +262,7 @@ class Coordinator:
             reason = why if reason is None else f"{why} ({reason})"
         self._ledger.end_run(number, state, reason, merkle)
         self._remove_leftovers(number)
+        self._release_snapshots()
         if merkle is not None:
             self._scoping.forget(run)
         ended = self._ledger.run(number)
@@ -289,7 +325,11 @@ class Coordinator:
             self._news.wait_for(lambda: self._closed or self._has_work(target), timeout=wait_s)
             if self._closed:
                 return None
-            return self._ledger.take_lease(target, role, epoch)
+            lease = self._ledger.take_lease(target, role, epoch)
+            snapshot = self._snapshots.of(lease.run) if lease is not None else None
+        if lease is None or snapshot is None:
+            return lease
+        return dataclasses.replace(lease, read_root=snapshot.root, inode_mask=snapshot.inode_mask)
 
     def _has_work(self, target: int) -> bool:
         return bool(
@@ -322,7 +362,12 @@ class Coordinator:
                 self._news.wait(timeout=left)
                 run, found = self._find(hello)
             run = self._scoping.check(run, hello, found)
+            snapshot = self._snapshots.of(run.number)
             note = self._note(run, hello, found)
+            if snapshot is not None:
+                note = _joined(note, f"read from the snapshot {os.fsdecode(snapshot.path)}")
+            elif run.number in self._unread:
+                note = _joined(note, f"read live, without a snapshot: {self._unread[run.number]}")
             chain = tuple(row.job_id for row in found.chain)
             claim = Claim(hello.jobid, hello.job, hello.level, chain, note)
             try:
@@ -332,6 +377,13 @@ class Coordinator:
             self._news.notify_all()
         name = f"{run.dataset}.{run.number}"
         accept = Accept(run.number, self._epoch, name, run.root, note=note)
+        if snapshot is not None:
+            accept = dataclasses.replace(
+                accept,
+                read_root=snapshot.root,
+                inode_mask=snapshot.inode_mask,
+                snapshot_ns=snapshot.time_ns,
+            )
         return Joined(accept, run.seed, run.shards, run.margin_ns, found.base)
 
     def _find(self, hello: Hello) -> tuple[Run, Bases]:
@@ -416,3 +468,7 @@ class Coordinator:
             if self._closed:
                 raise ForebayError("the coordinator has been closed")
             self._jobs.broken(run, shard, jobid, reason)
+
+
+def _joined(*sentences: str) -> str:
+    return "; ".join(filter(None, sentences))

@@ -136,6 +136,9 @@ class Accept:
     prefetch_bytes: int = 32 << 20
     large_file_bytes: int = 4 << 20
     note: str = ""  # a line for the job log
+    read_root: bytes = b""  # where the root is read, if not as it is: in a snapshot
+    inode_mask: int = 0  # bits of an inode number there that are the live one's; 0: all
+    snapshot_ns: int = 0  # when it was taken: nothing in it was read later
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,6 +206,8 @@ def _strings(payload: Payload, offset: int, count: int) -> list[bytes]:
 
 _HELLO = struct.Struct("<HHIIIq")
 _ACCEPT = struct.Struct("<HHQQIIQQ")
+_SNAPSHOT = struct.Struct("<Qq")  # inode mask, time
+_FLAG_SNAPSHOT = 0x1  # of ACCEPT
 _END = struct.Struct("<QII")
 _DONE = struct.Struct("<QIIQQ")
 _COUNT = struct.Struct("<II")
@@ -235,7 +240,7 @@ def encode_accept(accept: Accept) -> bytes:
     """Return an ACCEPT frame."""
     fixed = _ACCEPT.pack(
         PROTOCOL_VERSION,
-        0,
+        _FLAG_SNAPSHOT if accept.read_root else 0,
         accept.run,
         accept.epoch,
         accept.threads,
@@ -244,16 +249,29 @@ def encode_accept(accept: Accept) -> bytes:
         accept.large_file_bytes,
     )
     strings = (accept.run_id.encode(), accept.root, _words(accept.note, NOTE_BYTES_MAX))
-    return frame(FrameType.ACCEPT, fixed + b"".join(map(_string, strings)))
+    payload = fixed + b"".join(map(_string, strings))
+    if accept.read_root:
+        payload += _string(accept.read_root)
+        payload += _SNAPSHOT.pack(accept.inode_mask, accept.snapshot_ns)
+    return frame(FrameType.ACCEPT, payload)
 
 
 def decode_accept(payload: Payload) -> Accept:
     """Read an ACCEPT payload."""
     if len(payload) < _ACCEPT.size:
         raise ProtocolError("ACCEPT is too short")
-    _version, _flags, run, epoch, *bounds = _ACCEPT.unpack_from(payload)
-    run_id, root, note = _strings(payload, _ACCEPT.size, 3)
-    return Accept(run, epoch, run_id.decode(), root, *bounds, note.decode("utf-8", "replace"))
+    _version, flags, run, epoch, *bounds = _ACCEPT.unpack_from(payload)
+    snapshot: tuple[bytes, int, int] = (b"", 0, 0)
+    if flags & _FLAG_SNAPSHOT:
+        if len(payload) < _ACCEPT.size + _SNAPSHOT.size:
+            raise ProtocolError("ACCEPT is too short")
+        payload, numbers = payload[: -_SNAPSHOT.size], payload[-_SNAPSHOT.size :]
+        run_id, root, note, read_root = _strings(payload, _ACCEPT.size, 4)
+        snapshot = (read_root, *_SNAPSHOT.unpack(numbers))
+    else:
+        run_id, root, note = _strings(payload, _ACCEPT.size, 3)
+    text = note.decode("utf-8", "replace")
+    return Accept(run, epoch, run_id.decode(), root, *bounds, text, *snapshot)
 
 
 def encode_reason(kind: FrameType, reason: str) -> bytes:

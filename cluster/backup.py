@@ -75,6 +75,7 @@ class BackupRequest:
     margin_ns: int  # how far apart two changes may be and still have one ctime
     pacing: Pacing | None = None  # None: as the dataset has it
     hsm: HsmPolicy = HsmPolicy.SKIP
+    snapshot: bool | None = None  # whether a snapshot is read; None: as the dataset has it
     level: str = LEVEL_DEFAULT
     resume: int | None = None  # the run that is to go on
 
@@ -87,6 +88,7 @@ def plan(
     level: str,
     pacing: Pacing | None = None,
     hsm: HsmPolicy | None = None,
+    snapshot: bool | None = None,
 ) -> BackupRequest:
     """Check what was asked for; raises before any work starts."""
     if level not in LEVELS:
@@ -100,7 +102,9 @@ def plan(
     if shards is None:
         shards = known.shards if known else SHARDS_DEFAULT
     request = _request(dataset, root, detected, shards, level)
-    return replace(request, pacing=pacing, hsm=hsm or hsm_policy(settings, dataset))
+    return replace(
+        request, pacing=pacing, hsm=hsm or hsm_policy(settings, dataset), snapshot=snapshot
+    )
 
 
 def plan_resume(settings: Settings, number: int) -> BackupRequest:
@@ -189,6 +193,7 @@ class _Backup:
                 request.shards,
                 request.pacing,
                 request.hsm,
+                request.snapshot,
             ),
             "the coordinator",
         )

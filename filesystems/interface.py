@@ -57,6 +57,7 @@ class WalkOptions:
     elsewhere: tuple[tuple[int, int], ...] = ()
     hands_over: bool = True  # what other targets serve; False: this walk lists all of it
     descriptors_max: int = 0  # directories open at once; 0: half of the process's limit
+    inode_mask: int = 0  # bits of an inode number that are rows' (a snapshot's are the live ones)
     dont_sync: bool = False  # attributes from the client's cache will do (AT_STATX_DONT_SYNC)
 
     def __post_init__(self) -> None:

@@ -73,7 +73,9 @@ class LeaseLoop:
 
     def _walk(self, lease: Lease) -> WalkedLease | None:
         try:
-            return self._walker(lease.root).walk(lease, self._state.segments(lease.run))
+            return self._walker(lease.root, lease.read_root).walk(
+                lease, self._state.segments(lease.run)
+            )
         except (OSError, ForebayError) as error:
             self._fail(lease, error)
             return None
@@ -93,19 +95,24 @@ class LeaseLoop:
         # Nothing of the lease was committed; without it the run cannot be complete.
         self._source.fail(lease.run, f"the scan of {os.fsdecode(lease.root)} failed: {error}")
 
-    def _walker(self, root: bytes) -> LeaseWalker:
-        if root not in self._walkers:
+    def _walker(self, root: bytes, read_root: bytes) -> LeaseWalker:
+        place = read_root or root
+        if place not in self._walkers:
             self._close_walkers()  # one dataset at a time; adapters are cheap to make
-            self._walkers[root] = LeaseWalker(
-                self._open_filesystem(root), self._excluded_directories()
+            self._walkers[place] = LeaseWalker(
+                self._open_filesystem(place), self._excluded_directories(root, read_root)
             )
-        return self._walkers[root]
+        return self._walkers[place]
 
     def _close_walkers(self) -> None:
         while self._walkers:
             _, walker = self._walkers.popitem()
             walker.close()
 
-    def _excluded_directories(self) -> tuple[tuple[int, int], ...]:
-        status = [os.stat(path) for path in self._excluded if os.path.isdir(path)]
+    def _excluded_directories(self, root: bytes, read_root: bytes) -> tuple[tuple[int, int], ...]:
+        paths = [os.path.realpath(os.fsencode(path)) for path in self._excluded]
+        if read_root:  # as they are in the snapshot
+            inside = [path for path in paths if path.startswith(root.rstrip(b"/") + b"/")]
+            paths += [os.path.join(read_root, os.path.relpath(path, root)) for path in inside]
+        status = [os.stat(path) for path in paths if os.path.isdir(path)]
         return tuple((entry.st_dev, entry.st_ino) for entry in status)

@@ -133,6 +133,7 @@ class LeaseWalker:
             seed=lease.seed,
             budget_rows=self._budget_rows,
             excluded=self._excluded,
+            inode_mask=lease.inode_mask,
         )
         started = time.monotonic()
         walked = WalkedLease(lease, folder)

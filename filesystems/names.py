@@ -93,6 +93,9 @@ class _Parents:
                 return None
             return _failed(name, error.errno or errno.EIO, len(above) + 1, target)
         row = _row(name, status, parent.inode, len(above) + 1 if name else 0, target)
+        if mask := self.options.inode_mask:
+            row["ino"] &= mask
+            row["parent"] &= mask
         if self._is_other_mount(status.st_dev):
             row["flags"] |= RowFlag.MOUNT_POINT
         elif (status.st_dev, status.st_ino) in self.options.excluded:

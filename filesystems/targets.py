@@ -78,8 +78,17 @@ class TargetsFilesystem(PosixFilesystem):
         placed = self._placed() if options.hands_over else {}
         elsewhere = tuple(each for each, other in placed.items() if other != target)
         options = replace(options, elsewhere=(*options.elsewhere, *elsewhere))
-        walk = NativeWalk(self.root, directories, options, target, include_root)
-        return _PlacedWalk(walk, placed)
+        return _PlacedWalk(self.walk_one(directories, options, target, include_root), placed)
+
+    def walk_one(
+        self,
+        directories: Sequence[PendingDirectory],
+        options: WalkOptions,
+        target: int,
+        include_root: bool,
+    ) -> Walk:
+        """Walk one target's directories; what is elsewhere comes back with its device and inode."""
+        return NativeWalk(self.root, directories, options, target, include_root)
 
     def _placed(self) -> dict[Identity, int]:
         if self._found is None:

@@ -26,6 +26,7 @@ from shards.ledger_schema import (
     HSM_TABLE,
     LEDGER_VERSION,
     PACING_TABLE,
+    SNAPSHOTS_TABLES,
     TABLES,
     HsmPolicy,
     RunState,
@@ -132,6 +133,8 @@ class Lease:
     whole: bool = True  # part of a walk of everything
     names: tuple[bytes, ...] = ()  # to be looked at one by one, without what is below them
     pacing: Pacing = field(default_factory=Pacing)
+    read_root: bytes = b""  # where the root is looked at, if not as it is: in a snapshot
+    inode_mask: int = 0  # bits of an inode number there that are the live one's; 0: all
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,6 +263,8 @@ class Ledger:
         if not read_only:
             db.execute(PACING_TABLE)
             db.execute(HSM_TABLE)
+            for table in SNAPSHOTS_TABLES:
+                db.execute(table)
         return db
 
     def close(self) -> None:

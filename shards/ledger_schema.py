@@ -164,3 +164,20 @@ CREATE TABLE IF NOT EXISTS hsm (     -- of the datasets that were given one
     policy TEXT NOT NULL             -- of files that HSM has released: skip, stub or recall
 ) STRICT
 """
+SNAPSHOTS_TABLES = (
+    """
+CREATE TABLE IF NOT EXISTS snapshots_wanted (
+    dataset TEXT PRIMARY KEY REFERENCES datasets (name),
+    wanted INTEGER NOT NULL
+) STRICT
+""",
+    """
+CREATE TABLE IF NOT EXISTS snapshots (  -- of runs; a row is there before the snapshot is
+    run INTEGER PRIMARY KEY REFERENCES runs (number),
+    path BLOB NOT NULL,
+    root BLOB NOT NULL,              -- the dataset's root in it; empty until it is there
+    inode_mask INTEGER NOT NULL,
+    time_ns INTEGER NOT NULL
+) STRICT
+""",
+)

@@ -125,6 +125,19 @@ static int take_string(const struct fb_frame *frame, size_t *offset, char *out, 
   return 0;
 }
 
+/* What is behind the strings of an ACCEPT whose flags say that a snapshot is read. */
+static int take_snapshot(const struct fb_frame *frame, size_t *offset, struct fb_accept *accept) {
+  size_t length;
+  if (take_string(frame, offset, accept->read_root, FB_ROOT_BYTES_MAX, &length) < 0 ||
+      frame->size - *offset < 16)
+    return -1;
+  const uint64_t mask = fb_get_u64(frame->payload + *offset);
+  accept->inode_mask = mask != 0 ? mask : UINT64_MAX;
+  accept->snapshot_ns = (int64_t)fb_get_u64(frame->payload + *offset + 8);
+  *offset += 16;
+  return accept->read_root[0] == '/' ? 0 : -1;
+}
+
 int fb_accept_parse(const struct fb_frame *frame, struct fb_accept *accept, char *error) {
   const uint8_t *p = frame->payload;
   size_t offset = 44, run_id_len, note_len;
@@ -142,11 +155,18 @@ int fb_accept_parse(const struct fb_frame *frame, struct fb_accept *accept, char
   accept->large_file_bytes = fb_get_u64(p + 36);
   if (take_string(frame, &offset, accept->run_id, FB_RUN_ID_BYTES_MAX, &run_id_len) < 0 ||
       take_string(frame, &offset, accept->root, FB_ROOT_BYTES_MAX, &accept->root_len) < 0 ||
-      take_string(frame, &offset, accept->note, FB_NOTE_BYTES_MAX, &note_len) < 0 ||
-      offset != frame->size)
+      take_string(frame, &offset, accept->note, FB_NOTE_BYTES_MAX, &note_len) < 0)
     return refuse(error, "the strings of ACCEPT do not fit its length");
-  if (fb_get_u16(p + 2) != 0)
-    return refuse(error, "ACCEPT has unknown flags 0x%X", fb_get_u16(p + 2));
+  const uint16_t flags = fb_get_u16(p + 2);
+  if ((flags & ~FB_ACCEPT_SNAPSHOT) != 0)
+    return refuse(error, "ACCEPT has unknown flags 0x%X", flags);
+  memcpy(accept->read_root, accept->root, accept->root_len + 1);
+  accept->inode_mask = UINT64_MAX;
+  accept->snapshot_ns = INT64_MAX;
+  if ((flags & FB_ACCEPT_SNAPSHOT) != 0 && take_snapshot(frame, &offset, accept) < 0)
+    return refuse(error, "ACCEPT names a snapshot that is none");
+  if (offset != frame->size)
+    return refuse(error, "the strings of ACCEPT do not fit its length");
   if (accept->threads < 1 || accept->threads > FB_THREADS_MAX)
     return refuse(error, "ACCEPT asks for %" PRIu32 " reader threads; 1 to %u are allowed",
                   accept->threads, FB_THREADS_MAX);

@@ -95,6 +95,8 @@ struct fb_parser {
   uint32_t crc;
 };
 
+#define FB_ACCEPT_SNAPSHOT 0x1u
+
 struct fb_accept {
   uint64_t run_number;
   uint64_t epoch;
@@ -106,6 +108,11 @@ struct fb_accept {
   char root[FB_ROOT_BYTES_MAX + 1];
   size_t root_len;
   char note[FB_NOTE_BYTES_MAX + 1]; /* for the job log; may be empty */
+  /* Where the root is read: root, or a snapshot of it, in which inode_mask are the bits of an
+   * inode number that are the live one's, and in which nothing is later than snapshot_ns. */
+  char read_root[FB_ROOT_BYTES_MAX + 1];
+  uint64_t inode_mask;
+  int64_t snapshot_ns; /* INT64_MAX: no snapshot */
 };
 
 struct fb_hello {

@@ -293,9 +293,11 @@ void fb_prefetch_source_set_root(struct fb_prefetch_source *source, int root_fd)
   source->layouts = fb_layout_kind(root_fd);
 }
 
-static int read_attributes(int fd, struct statx *stx) {
+static int read_attributes(int fd, const struct fb_prefetch_source *source, struct statx *stx) {
   const unsigned mask = STATX_BASIC_STATS | STATX_BTIME | STATX_MNT_ID;
-  return statx(fd, "", AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW, mask, stx) < 0 ? -errno : 0;
+  int rc = statx(fd, "", AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW, mask, stx) < 0 ? -errno : 0;
+  stx->stx_ino &= source->inode_mask;
+  return rc;
 }
 
 /* Is it what the scan saw?  An inode number says so on the root's filesystem only,
@@ -308,11 +310,12 @@ static bool is_expected(const struct fb_entry *e, const struct fb_prefetch_sourc
   return !elsewhere && stx->stx_ino == e->ino && (stx->stx_mode & S_IFMT) == (e->mode & S_IFMT);
 }
 
-/* What changes from now on has a later ctime, but for the granularity of that. */
-static int64_t realtime_ns(void) {
+/* What changes from then on has a later ctime, but for the granularity of that. */
+static int64_t read_time_ns(const struct fb_prefetch_source *source) {
   struct timespec now;
   clock_gettime(CLOCK_REALTIME, &now);
-  return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+  int64_t now_ns = (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+  return now_ns < source->snapshot_ns ? now_ns : source->snapshot_ns;
 }
 
 /* Is it this very time?  One that the scan could not express is another one. */
@@ -334,10 +337,10 @@ static bool fill_untouched(struct fb_prefetch *item, const struct fb_prefetch_so
   if (!S_ISREG(e->mode) || e->mtime_ns == 0 || e->ctime_ns == 0 ||
       e->size >= source->large_file_bytes || e->size > item->reserved_bytes)
     return false;
-  item->read_ns = realtime_ns();
+  item->read_ns = read_time_ns(source);
   note_version(item, source, fd, e->size);
   if (make_room(item, e->size) && read_piece(item, fd, source->stop, 0, e->size) &&
-      read_attributes(fd, &stx) == 0 && is_expected(e, source, &stx) && stx.stx_size == e->size &&
+      read_attributes(fd, source, &stx) == 0 && is_expected(e, source, &stx) && stx.stx_size == e->size &&
       is_at(&stx.stx_mtime, e->mtime_ns) && is_at(&stx.stx_ctime, e->ctime_ns) &&
       !has_another_version(item, fd)) {
     stat_from_statx(&item->st, &stx);
@@ -375,8 +378,8 @@ static void fill_released(struct fb_prefetch *item, const struct fb_prefetch_sou
 static void fill_from_now(struct fb_prefetch *item, const struct fb_prefetch_source *source, int fd,
                           bool name_only, bool released) {
   struct statx stx;
-  item->read_ns = realtime_ns();
-  int rc = read_attributes(fd, &stx);
+  item->read_ns = read_time_ns(source);
+  int rc = read_attributes(fd, source, &stx);
   if (rc < 0) {
     fail_with(item, -rc);
     return;
@@ -395,7 +398,7 @@ static void fail_leased(struct fb_prefetch *item, const struct fb_prefetch_sourc
   const struct fb_entry *e = &item->entry;
   struct statx stx;
   int fd = fb_open_beneath(source->root_fd, e->path, e->path_len, O_PATH, 0);
-  int rc = fd < 0 ? fd : read_attributes(fd, &stx);
+  int rc = fd < 0 ? fd : read_attributes(fd, source, &stx);
   if (rc < 0) {
     fail_with(item, -rc);
   } else if (!is_expected(e, source, &stx)) {

@@ -63,6 +63,8 @@ struct fb_prefetch_source {
   enum fb_layout_kind layouts; /* whose tree it is */
   enum fb_hsm hsm;             /* what becomes of released files */
   uint64_t large_file_bytes;
+  uint64_t inode_mask; /* bits of an inode number that are the entry's */
+  int64_t snapshot_ns; /* what is read is of this time at the latest */
   const atomic_bool *stop;
 };
 

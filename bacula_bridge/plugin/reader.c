@@ -37,6 +37,8 @@ int fb_reader_start(struct fb_reader **reader, int root_fd, const struct fb_acce
   if (r == NULL)
     return ENOMEM;
   r->source.large_file_bytes = accept->large_file_bytes;
+  r->source.inode_mask = accept->inode_mask;
+  r->source.snapshot_ns = accept->snapshot_ns;
   r->source.stop = &r->stop;
   r->source.hsm = hsm;
   fb_prefetch_source_set_root(&r->source, root_fd);

@@ -68,13 +68,13 @@ static enum fb_link_verdict on_accept(struct fb_session *s, const struct fb_fram
   struct fb_reader *reader;
   if (fb_accept_parse(frame, &s->accept, error) < 0)
     return FB_LINK_REFUSED;
-  s->root_fd = open(s->accept.root, O_PATH | O_DIRECTORY | O_CLOEXEC);
+  s->root_fd = open(s->accept.read_root, O_PATH | O_DIRECTORY | O_CLOEXEC);
   int rc = s->root_fd < 0 ? errno : fb_reader_start(&reader, s->root_fd, &s->accept, s->hsm);
   if (rc != 0) {
     char root[FB_PRINTABLE_BYTES];
     snprintf(error, FB_ERROR_BYTES, "%s %.700s: %s",
              s->root_fd < 0 ? "cannot open the dataset's root" : "cannot start readers for",
-             fb_escape_text(s->accept.root, s->accept.root_len, root), strerror(rc));
+             fb_escape_text(s->accept.read_root, strlen(s->accept.read_root), root), strerror(rc));
     return FB_LINK_REFUSED;
   }
   pthread_mutex_lock(&s->lock);

@@ -68,6 +68,14 @@ def backup(
             " stub saves all but their data, recall reads them; skip for a new dataset.",
         ),
     ] = None,
+    snapshot: Annotated[
+        bool | None,
+        typer.Option(
+            "--snapshot/--no-snapshot",
+            help="Read a snapshot that is taken for the run (CephFS); the dataset remembers it.",
+            show_default=False,
+        ),
+    ] = None,
     json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -88,11 +96,13 @@ def backup(
         raise UsageError("say what to back up: DIR, or --resume RUN to go on with a run")
     pacing = parse_pacing(threads, latency_target)
     if directory is None or resume is not None:
-        if any(option is not None for option in (name, shards, level, pacing, hsm)):
+        if any(option is not None for option in (name, shards, level, pacing, hsm, snapshot)):
             raise UsageError("--resume goes on as the run began: leave the other options out")
         request = plan_resume(settings, resume or 0)
     else:
-        request = plan(settings, directory, name, shards, level or LEVEL_DEFAULT, pacing, hsm)
+        request = plan(
+            settings, directory, name, shards, level or LEVEL_DEFAULT, pacing, hsm, snapshot
+        )
     # Ray's own messages go to standard output, which is for data.
     with contextlib.redirect_stdout(sys.stderr), backup_display(quiet=quiet) as display:
         record = back_up(settings, request, display)

@@ -180,5 +180,6 @@ def _native_options(options: WalkOptions) -> dict[str, int]:
         "budget_rows": options.budget_rows,
         "batch_rows": options.batch_rows,
         "descriptors_max": options.descriptors_max,
+        "inode_mask": options.inode_mask,
         "flags": flags,
     }

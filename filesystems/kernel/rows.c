@@ -178,6 +178,8 @@ void row_set_failed(struct row *row, uint64_t ino, uint32_t mode, uint16_t flag,
 void row_finish(struct thread *thread, struct row *row) {
     const struct fw_options *options = &thread->walk->options;
     struct counters *counters = &thread->counters;
+    row->ino &= options->inode_mask;
+    row->parent &= options->inode_mask;
     row->hash = mix64(row->ino, options->seed);
     row->shard = (uint16_t)(row->hash % options->shards);
     enum row_class row_class = CLASS_PLAIN;

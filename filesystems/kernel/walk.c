@@ -165,6 +165,9 @@ static int copy_options(struct fw_walk *walk, const struct fw_options *options) 
     if (walk->options.descriptors_max == 0) {
         walk->options.descriptors_max = default_descriptors();
     }
+    if (walk->options.inode_mask == 0) {
+        walk->options.inode_mask = UINT64_MAX;
+    }
     uint32_t rows = options->batch_rows;
     walk->chunk_rows = rows < CHUNK_ROWS_MAX ? rows : CHUNK_ROWS_MAX;
     walk->order = malloc(rows * sizeof *walk->order);

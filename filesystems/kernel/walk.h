@@ -72,6 +72,7 @@ struct fw_options {
      * their identity. As a start directory each is listed like any other. */
     const struct fw_identity *elsewhere;
     size_t elsewhere_count;
+    uint64_t inode_mask;      /* bits of inode numbers that rows have; 0: all */
     struct fw_cephfs *cephfs; /* walk its directory, not the root's path; NULL: system calls */
     uint64_t device;          /* with cephfs: st_dev of the mount that the rows are of */
 };

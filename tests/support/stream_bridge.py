@@ -133,6 +133,7 @@ class Limits:
     prefetch_bytes: int = 8 << 20
     large_file_bytes: int = 1 << 20
     note: bytes = b""
+    snapshot: tuple[bytes, int, int] | None = None  # where the root is read, inode mask, time
 
 
 def entry_from(path: bytes, info: os.stat_result) -> Entry:
@@ -201,11 +202,16 @@ def entries_payload(first: int, entries: Sequence[Entry]) -> bytes:
 
 
 def accept_payload(root: bytes, limits: Limits, version: int = VERSION) -> bytes:
+    flags = 0 if limits.snapshot is None else 1
     fixed = struct.pack(
-        *("<HHQQIIQQ", version, 0, 7, 3, limits.threads, limits.window),
+        *("<HHQQIIQQ", version, flags, 7, 3, limits.threads, limits.window),
         *(limits.prefetch_bytes, limits.large_file_bytes),
     )
-    return fixed + text(b"run-7") + text(root) + text(limits.note)
+    payload = fixed + text(b"run-7") + text(root) + text(limits.note)
+    if limits.snapshot is not None:
+        read_root, mask, time_ns = limits.snapshot
+        payload += text(read_root) + struct.pack("<Qq", mask, time_ns)
+    return payload
 
 
 class _ClosedError(Exception):

@@ -264,3 +264,25 @@ def test_a_full_three_incrementals_and_restores(installation, clients, traps, tm
     # d2 is left out, and d1 with what was moved there before is not.
     assert looked_at(installation, fourth) < FILES
     check_restore(installation, fourth["run"], tree, tmp_path)
+
+
+def test_a_run_reads_a_snapshot_and_leaves_none(installation, clients, tmp_path):
+    """Inode numbers, layouts and times in it are the live ones: the next run sends next to nothing."""
+    root = small_tree(clients[0] / "snapped")
+    (root / "striped").touch()
+    os.setxattr(root / "striped", "ceph.file.layout", STRIPED)
+    (root / "striped").write_bytes(os.urandom(5 << 20))
+    os.link(root / "d0" / "f0", root / "second-name")
+    first = installation.backup(root, "--name", "snapped", "--shards", "2", "--snapshot")
+    for job in first["jobs"]:
+        log = installation.job_log(job["jobid"])
+        assert f"read from the snapshot {root}/.snap/forebay-snapped-{first['run']}" in log
+    assert os.listdir(root / ".snap") == []
+    check(installation, first["run"], root, tmp_path)
+    (root / "d1" / "f1").write_bytes(b"changed since")
+    second = installation.backup(root, "--name", "snapped", "--no-snapshot")
+    assert "snapshot" not in installation.job_log(second["jobs"][0]["jobid"])
+    assert installation.ok("show", second["run"], "--json").json["files"] == 1
+    third = installation.backup(root, "--name", "snapped", "--snapshot")
+    assert installation.ok("show", third["run"], "--json").json["files"] == 0
+    check(installation, third["run"], root, tmp_path)

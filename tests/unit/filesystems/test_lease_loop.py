@@ -12,7 +12,8 @@ from bacula_bridge.coordinator import Coordinator
 from filesystems import lease_loop
 from filesystems.lease_loop import LeaseLoop
 from filesystems.posix import PosixFilesystem
-from shards.ledger import LeaseLost, StaleEpoch
+from shards.lease import PendingDirectory
+from shards.ledger import Lease, LeaseLost, StaleEpoch
 from shards.segment import SegmentStore
 from shards.state import StateDirectory
 from tests.support.targets import PinnedFilesystem
@@ -307,3 +308,39 @@ def test_a_lease_of_an_ended_run_is_dropped(site, tree):
     assert thread.is_alive()
     assert not leases.committed
     assert not leases.failed
+
+
+def test_a_snapshot_is_walked_in_the_roots_place_without_forebays_own_folder(tmp_path):
+    """What the folder is called there has to be found: inode numbers of a snapshot are others."""
+    root, shown, opened = tmp_path / "root", tmp_path / "shown", []
+    for place in (root, shown):
+        (place / "home/state").mkdir(parents=True)
+        (place / "data").mkdir()
+    lease = Lease(
+        1, 1, 1, bytes(root), 1, 0, (PendingDirectory(b""),), True, True, read_root=bytes(shown)
+    )
+
+    class OneLease:
+        def __init__(self):
+            self.left, self.results = [lease], []
+
+        def take(self, wait_s):
+            if not self.left:
+                stopping.set()
+            return self.left.pop() if self.left else None
+
+        def commit(self, number, result):
+            self.results.append(result)
+
+    def open_it(path):
+        opened.append(path)
+        return PosixFilesystem(path)
+
+    stopping, leases = threading.Event(), OneLease()
+    state = StateDirectory(tmp_path / "state")
+    state.make()
+    state.make_run(1)
+    LeaseLoop(leases, state, open_it, (str(root / "home"), str(tmp_path / "else"))).serve(stopping)
+    assert opened == [bytes(shown)]
+    (result,) = leases.results
+    assert result.inodes == 3  # the root, home, data; and not home/state

@@ -20,6 +20,7 @@ from filesystems.errors import (
 )
 from filesystems.interface import THREADS_AUTOMATIC, WalkOptions
 from filesystems.kernel.native import NativeWalk, kernel_schema, mix64
+from filesystems.names import look_at_names
 from filesystems.posix import PosixFilesystem
 from shards import shard_function
 from shards.errors import UsageError
@@ -132,3 +133,22 @@ def test_errors_of_the_root_name_it_and_survive_pickling(code, kind):
 def test_a_cancelled_walk_is_told_apart_from_a_broken_one():
     assert isinstance(for_walk(b"/r", errno.ECANCELED), WalkCancelled)
     assert "more memory" in str(for_walk(b"/r", errno.ENOMEM))
+
+
+def test_inode_numbers_of_a_snapshot_become_the_live_ones(tmp_path):
+    """ceph-fuse shows a snapshot's number in the upper bits; shards go by the live number."""
+    (tmp_path / "d").mkdir()
+    for name in ("d/file", "file"):
+        (tmp_path / name).touch()
+    mask = 0xFF
+    options = WalkOptions(shards=7, seed=3, threads=1, inode_mask=mask)
+    with NativeWalk(bytes(tmp_path), [PendingDirectory(b"")], options, include_root=True) as walk:
+        rows = [row for batch in walk for row in batch.batch.to_pylist()]
+    named = next(look_at_names(bytes(tmp_path), [b"d/file"], options)).batch.to_pylist()
+    assert len(rows) == 4
+    for row in rows + named:
+        path = tmp_path / row["path"].decode()
+        assert row["ino"] == path.stat().st_ino & mask
+        assert row["shard"] == shard_function.mix64(row["ino"], 3) % 7
+        if row["path"]:
+            assert row["parent"] == path.parent.stat().st_ino & mask
