@@ -155,6 +155,7 @@ class _Ranker:
         self._margin_ns = margin_ns
         self._first_ino = 0
         self._first_index = 0
+        self._first_is_stub = False
 
     def rows(self, receipts: pa.RecordBatch) -> pa.RecordBatch:
         """Return the ranked rows of the next receipts of the stream."""
@@ -165,12 +166,13 @@ class _Ranker:
         is_live = (file_index > 0) & ~is_deleted
         is_link = is_live & (status == ReceiptStatus.LINK)
         is_saved = is_live & (status == ReceiptStatus.SAVED)
-        has_entry = (status == ReceiptStatus.CHANGED) | (status == ReceiptStatus.STUB)
-        is_first = is_saved | (is_live & has_entry)
-        first_index = self._first_indexes(receipts, is_first, is_link, file_index)
+        is_stub = is_live & (status == ReceiptStatus.STUB)
+        is_first = is_saved | is_stub | (is_live & (status == ReceiptStatus.CHANGED))
+        first_index, is_of_stub = self._firsts(receipts, is_first, is_stub, is_link, file_index)
         ctime = _nanoseconds(receipts, "ctime")
         since_read = np.maximum(receipts.column("read_ns").to_numpy(), 0) - self._margin_ns
-        is_sound = (is_saved | (is_link & (first_index > 0))) & (ctime <= since_read)
+        is_sound = is_saved | (is_link & (first_index > 0) & ~is_of_stub)
+        is_sound &= ctime <= since_read
         rank = np.full(len(status), _Rank.ABSENT, dtype=np.uint8)
         rank[is_deleted] = _Rank.DELETED
         rank[is_live] = _Rank.SAVED
@@ -196,22 +198,33 @@ class _Ranker:
         is_skipped = status == ReceiptStatus.SKIPPED
         return rows.filter(pa.array(~is_skipped)) if is_skipped.any() else rows
 
-    def _first_indexes(
-        self, receipts: pa.RecordBatch, is_first: Mask, is_link: Mask, file_index: Integers
-    ) -> Integers:
-        """Return for each link the FileIndex of the name just before it that was saved; else 0."""
+    def _firsts(
+        self,
+        receipts: pa.RecordBatch,
+        is_first: Mask,
+        is_stub: Mask,
+        is_link: Mask,
+        file_index: Integers,
+    ) -> tuple[Integers, Mask]:
+        """Return for each link the FileIndex of the name just before it that was saved, else 0.
+
+        And which links are of a name without data.
+        """
         inos = receipts.column("ino").to_numpy()
         result = np.zeros(len(inos), dtype=np.int64)
+        is_of_stub = np.zeros(len(inos), dtype=bool)
         if is_link.any():
             before = np.maximum.accumulate(np.where(is_first, np.arange(len(inos)), -1))
             ino = np.where(before < 0, np.uint64(self._first_ino), inos[before])
             index = np.where(before < 0, self._first_index, file_index[before])
             result = np.where(is_link & (ino == inos), index, 0)
+            is_of_stub = np.where(before < 0, self._first_is_stub, is_stub[before])
         firsts = np.flatnonzero(is_first)
         if len(firsts):
             self._first_ino = int(inos[firsts[-1]])
             self._first_index = int(file_index[firsts[-1]])
-        return result
+            self._first_is_stub = bool(is_stub[firsts[-1]])
+        return result, is_of_stub
 
 
 def _ranked_names(names: Sequence[tuple[bytes, bool, int]], jobid: int) -> pa.RecordBatch:

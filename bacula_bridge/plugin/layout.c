@@ -30,7 +30,6 @@
 #define CEPH_PIN "ceph.dir.pin"
 #define CEPH_QUOTA_BYTES "ceph.quota.max_bytes"
 #define CEPH_QUOTA_FILES "ceph.quota.max_files"
-#define LUSTRE_LOV "lustre.lov"
 
 /* forebay:layout=1:KIND:INO:CRC:DATA, numbers and data in hexadecimal. */
 #define COMMAND_HEAD "forebay:layout=1:"
@@ -96,7 +95,7 @@ static int read_lustre(struct fb_layout *layout, const struct fb_blob *blob) {
   struct fb_lustre_about about;
   struct fb_item lov;
   size_t size;
-  if (!fb_blob_find_xattr(blob, LUSTRE_LOV, &lov) || lov.value_len == 0)
+  if (!fb_blob_find_xattr(blob, FB_LUSTRE_XATTR, &lov) || lov.value_len == 0)
     return 0;
   uint8_t *rebuilt = malloc(lov.value_len);
   if (rebuilt == NULL)
@@ -125,7 +124,7 @@ void fb_layout_stripes(const struct fb_layout *layout, const struct fb_blob *blo
   struct fb_ceph_layout ceph;
   struct fb_item lov;
   out->count = 0;
-  if (layout->kind == FB_LAYOUT_LUSTRE && fb_blob_find_xattr(blob, LUSTRE_LOV, &lov))
+  if (layout->kind == FB_LAYOUT_LUSTRE && fb_blob_find_xattr(blob, FB_LUSTRE_XATTR, &lov))
     fb_lustre_stripes(lov.value, lov.value_len, out);
   if (layout->kind == FB_LAYOUT_CEPH && fb_ceph_parse(layout->data, layout->size, &ceph))
     fb_stripes_add(out, &(struct fb_stripe_range){
@@ -317,7 +316,7 @@ static enum fb_layout_outcome set_lustre(const struct target *t, const uint8_t *
       return FB_LAYOUT_STRANGE;
     if ((i == 1 && !about.has_pool) || (i == 2 && (!about.has_stripes || !is_too_wide(*error))))
       continue;
-    int rc = set_xattr(t, LUSTRE_LOV, scratch, size);
+    int rc = set_xattr(t, FB_LUSTRE_XATTR, scratch, size);
     if (rc == 0 && i > 0)
       return FB_LAYOUT_ADAPTED;
     if (rc == 0)
@@ -426,7 +425,7 @@ enum fb_layout_kind fb_layout_of_directory(const struct fb_blob *stream) {
   for (size_t i = 0; i < sizeof(of_ceph) / sizeof(of_ceph[0]); i++)
     if (fb_blob_find_xattr(stream, of_ceph[i], &item))
       return FB_LAYOUT_CEPH;
-  return fb_blob_find_xattr(stream, LUSTRE_LOV, &item) ? FB_LAYOUT_LUSTRE : FB_LAYOUT_NONE;
+  return fb_blob_find_xattr(stream, FB_LUSTRE_XATTR, &item) ? FB_LAYOUT_LUSTRE : FB_LAYOUT_NONE;
 }
 
 enum fb_layout_outcome fb_layout_apply_directory(const struct fb_blob *stream, int fd,
@@ -435,7 +434,7 @@ enum fb_layout_outcome fb_layout_apply_directory(const struct fb_blob *stream, i
   struct worst worst = {FB_LAYOUT_KEPT, 0};
   struct fb_ceph_layout layout;
   struct fb_item item;
-  if (fb_blob_find_xattr(stream, LUSTRE_LOV, &item))
+  if (fb_blob_find_xattr(stream, FB_LUSTRE_XATTR, &item))
     apply_default_lov(&t, &item, &worst);
   if (fb_blob_find_xattr(stream, CEPH_DIR, &item)) {
     int refusal = 0;
@@ -456,7 +455,7 @@ enum fb_layout_outcome fb_layout_of_late_stream(const struct fb_blob *stream) {
   struct fb_lustre_about about;
   struct fb_item lov;
   size_t size;
-  if (!fb_blob_find_xattr(stream, LUSTRE_LOV, &lov) || lov.value_len == 0)
+  if (!fb_blob_find_xattr(stream, FB_LUSTRE_XATTR, &lov) || lov.value_len == 0)
     return FB_LAYOUT_KEPT;
   uint8_t *rebuilt = malloc(lov.value_len);
   bool fits = rebuilt != NULL && fb_lustre_rebuild(lov.value, lov.value_len, &none, rebuilt, &size,

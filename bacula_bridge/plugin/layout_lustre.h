@@ -14,7 +14,8 @@
 
 #include "stripes.h"
 
-/* The longest xattr. */
+#define FB_LUSTRE_XATTR "lustre.lov"
+/* The longest one. */
 #define FB_LUSTRE_LOV_BYTES_MAX 65536
 
 enum fb_lustre_verdict {

@@ -14,8 +14,6 @@
 
 #include "layout_lustre.h"
 
-#define LUSTRE_LOV "lustre.lov"
-
 /* LL_IOC_DATA_VERSION, struct ioc_data_version and LL_DV_RD_FLUSH. */
 #define LUSTRE_DATA_VERSION _IOR('f', 218, struct data_version)
 #define LUSTRE_READ_FLUSH 0x1u
@@ -50,12 +48,12 @@ static int ask_hsm(int fd) {
 int fb_lustre_is_released(int fd) {
   uint8_t short_lov[LOV_BYTES_SHORT], *lov = short_lov, *long_lov = NULL;
   bool is_released = false, is_known;
-  ssize_t size = fgetxattr(fd, LUSTRE_LOV, lov, sizeof(short_lov));
+  ssize_t size = fgetxattr(fd, FB_LUSTRE_XATTR, lov, sizeof(short_lov));
   if (size < 0 && errno == ERANGE) {
     lov = long_lov = malloc(FB_LUSTRE_LOV_BYTES_MAX);
     if (lov == NULL)
       return -ENOMEM;
-    size = fgetxattr(fd, LUSTRE_LOV, lov, FB_LUSTRE_LOV_BYTES_MAX);
+    size = fgetxattr(fd, FB_LUSTRE_XATTR, lov, FB_LUSTRE_LOV_BYTES_MAX);
   }
   if (size < 0) /* a file without objects, or another filesystem is mounted there */
     is_known = errno == ENODATA || errno == ENOTSUP;

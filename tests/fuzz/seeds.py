@@ -12,6 +12,8 @@ from pathlib import Path
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from tests.plugin.layout_examples import BAD, CEPH_DEFAULT, CEPH_STRIPED, GOOD, INO
+from tests.plugin.layout_support import command, plain
 from tests.support.lustre.encoding import NO_FID, encode, fid
 
 FILE, OTHER, HERE, THERE = (fid(0x200000401, number) for number in range(1, 5))
@@ -41,7 +43,19 @@ def records() -> list[bytes]:
     return [b"\xfe" + b"".join(inputs), *(b"\x04" + one for one in inputs), b"\x01" + block]
 
 
-INPUTS = {"records": records}
+def layouts() -> list[bytes]:
+    """Return inputs of fuzz_layouts.c: lustre.lov behind a zero, plugin commands behind a one."""
+    lovs = [lov for lov, _ in (*GOOD.values(), *BAD.values())]
+    commands = [command("l", INO, plain(2)), command("c", INO, CEPH_STRIPED)]
+    return [*(b"\0" + lov for lov in lovs), *(b"\1" + text for text in (*commands, *lovs))]
+
+
+def ceph() -> list[bytes]:
+    """Return inputs of fuzz_ceph.c: texts of layouts, and a number."""
+    return [CEPH_DEFAULT, CEPH_STRIPED + b" pool=a pool_namespace=b", b"12"]
+
+
+INPUTS = {"records": records, "layouts": layouts, "ceph": ceph}
 
 
 def main() -> None:

@@ -1,16 +1,19 @@
 """Files that Lustre's HSM has released: never recalled by a backup that was not asked to.
 
 Covers: skip, stub and recall on the harness's stand-in for a Lustre client (harness_lustre.h); what
-a restore makes of a stub.
+a restore makes of a stub; all of it in a real File Daemon, with the stand-in in the plugin.
 Does not cover: other filesystems, which are asked nothing (test_plugin_looks.py); a live Lustre.
 """
 
 import errno
 import os
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from shards.ledger_schema import HsmPolicy
 from tests.plugin.backup_support import (
     FT_LNKSAVED,
     FT_REGE,
@@ -38,7 +41,16 @@ from tests.plugin.layout_support import (
 from tests.plugin.layout_support import (
     RELEASED as RELEASED_PATTERN,
 )
-from tests.plugin.restore_support import CF_EXTRACT, CF_SKIP, FT_REG, M_SKIPPED
+from tests.plugin.restore_support import (
+    CF_EXTRACT,
+    CF_SKIP,
+    CFLAGS,
+    FT_REG,
+    HERE,
+    M_SKIPPED,
+    PLUGIN,
+)
+from tests.plugin.test_plugin_in_bacula import SHARDS, Bacula
 from tests.support.stream_bridge import (
     LINK,
     RELEASED,
@@ -46,6 +58,7 @@ from tests.support.stream_bridge import (
     STUB,
     UNREADABLE,
     Limits,
+    entries_of_tree,
 )
 
 AS_LUSTRE = {"lustre": 1}
@@ -265,3 +278,56 @@ def test_a_file_whose_data_did_not_come_is_no_stub(harness, script, place):
     (text,) = outcome.texts(M_ERROR)
     assert "incomplete: 0 of 5000 bytes came" in text
     assert "user.forebay.no_data" not in os.listxattr(place / "file")
+
+
+# -- In a real File Daemon
+
+
+@pytest.fixture(scope="module")
+def bacula(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Bacula, Path]]:
+    base = tmp_path_factory.mktemp("bacula")
+    plugin, out = base / "forebay-fd.so", base / "out"
+    out.mkdir()
+    sources = [str(HERE / "plugin_on_lustre.c"), *(str(source) for source in PLUGIN.glob("*.c"))]
+    wrapped = ["fstatfs64", "pread64", "fgetxattr", "flistxattr", "ioctl", "lseek64"]
+    options = [f'-DOUT_DIR="{out}"', "-I", str(PLUGIN), *(f"-Wl,--wrap={name}" for name in wrapped)]
+    command = ["cc", *CFLAGS, "-fvisibility=hidden", "-shared", *options, *sources]
+    subprocess.run([*command, "-o", str(plugin)], check=True)
+    one = Bacula(base, plugin)
+    yield one, out
+    one.lab.down()
+
+
+@pytest.mark.bacula
+def test_each_policy_ends_a_real_job_as_documented_and_stubs_come_back_as_such(
+    bacula, root, tmp_path
+):
+    daemon, out = bacula
+    (root / "dir").mkdir()
+    for name in ("away", "dir/away", "here"):
+        write(root / name, 5000)
+    give(root / "away", AWAY)
+    give(root / "dir/away", AWAY)
+    shards = [list(entries_of_tree(root)), []]
+    ends = {}
+    for policy in HsmPolicy:
+        daemon.lab.set_dataset("data", SHARDS, policy)
+        (job, _), _ = daemon.run(root, shards)
+        ends[policy] = (job.status, job.errors, "OK -- with warnings" in job.log)
+        saved_names = {name for name in daemon.files(job.jobid) if name.endswith("away")}
+        assert len(saved_names) == (0 if policy is HsmPolicy.SKIP else 2)
+        if policy is HsmPolicy.SKIP:
+            assert "not saved, 2 names of files that HSM has released" in job.log
+        if policy is HsmPolicy.STUB:
+            assert "2 files that HSM has released are saved without their data" in job.log
+            done = daemon.restore([job.jobid], tmp_path / "restored")
+        assert (recalled(out) == []) == (policy is not HsmPolicy.RECALL)
+    good = ("T", 0, False)
+    expected = {HsmPolicy.SKIP: ("T", 1, True), HsmPolicy.STUB: good, HsmPolicy.RECALL: good}
+    assert ends == expected
+    assert "HSM had released this file, and it was saved without its 5000 bytes" in done.log
+    there = tmp_path / "restored" / root.relative_to("/")
+    for name in ("away", "dir/away"):
+        assert (there / name).stat().st_size == 0
+        assert os.getxattr(there / name, "user.forebay.no_data") == b"5000"
+    assert (there / "here").read_bytes() == (root / "here").read_bytes()

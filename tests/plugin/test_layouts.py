@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.plugin.backup_support import FT_DIREND, FT_REG
+from tests.plugin.backup_support import FT_DIREND, FT_REG, back_up
 from tests.plugin.layout_examples import (
     BAD,
     CEPH_DEFAULT,
@@ -60,7 +60,7 @@ from tests.plugin.restore_support import (
     stream_of,
 )
 from tests.plugin.test_plugin_in_bacula import SHARDS, Bacula
-from tests.support.stream_bridge import CHANGED, SAVED, entries_of_tree, split
+from tests.support.stream_bridge import CHANGED, SAVED, Limits, entries_of_tree, split
 
 AS_LUSTRE = f"statfs {LUSTRE_MAGIC}"
 
@@ -282,6 +282,25 @@ def test_a_quota_is_set_when_all_files_are_there_and_an_absurd_one_is_not(ceph, 
     for name in ("good", "bad"):
         assert os.getxattr(ceph / name, "user.u") == b"1"
         assert (ceph / name).stat().st_mtime_ns == st.st_mtime_ns
+
+
+def test_a_large_file_of_cephfs_is_read_along_its_stripes(ceph, backup_harness, tmp_path):
+    (ceph / "source").mkdir()
+    path = ceph / "source/file"
+    path.touch()
+    stripe = 3 * 65_536 * 4
+    layout = f"stripe_unit={stripe} stripe_count=2 object_size={stripe}"
+    os.setxattr(path, "ceph.file.layout", layout.encode())
+    path.write_bytes(os.urandom(5 * MIB))
+    out = tmp_path / "out"
+    out.mkdir()
+    entries = list(entries_of_tree(ceph / "source"))
+    limits = Limits(large_file_bytes=MIB)
+    (dump,), _ = back_up(backup_harness, out, ceph / "source", [entries], limits=limits, record=1)
+    made = [line.split() for line in (out / "preads").read_text().splitlines()]
+    starts = {int(offset) for _, offset, _ in made}
+    assert starts == set(range(0, 5 * MIB, stripe))
+    assert [one.size for one in dump.files if one.type == FT_REG] == [5 * MIB]
 
 
 # -- Lustre, end to end, on the stand-in

@@ -25,7 +25,7 @@ from pathlib import Path
 import pytest
 
 from bacula_bridge import programs
-from bacula_bridge.lab import Lab
+from bacula_bridge.lab import PLUGIN_SOURCE, Lab
 from bacula_bridge.render import CLIENT_NAME
 from tests.plugin.restore_support import PLUGIN, Reach, read_xattrs, short_rdev
 from tests.support.compare import compare_trees, format_differences
@@ -90,8 +90,8 @@ class Job:
 class Bacula:
     """A lab with one dataset, `data`, of two shards."""
 
-    def __init__(self, base: Path) -> None:
-        self.lab = Lab(base / "lab", programs.ensure())
+    def __init__(self, base: Path, plugin: Path = PLUGIN_SOURCE) -> None:
+        self.lab = Lab(base / "lab", programs.ensure(), plugin)
         self.socket = base / "s"
         self.lab.up(devices=SHARDS + 1, socket=str(self.socket))
         self.lab.set_dataset("data", SHARDS)

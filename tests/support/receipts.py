@@ -55,7 +55,7 @@ def slow_layer(receipts, jobid, margin_ns):
             if status == ReceiptStatus.LINK:
                 is_known = first is not None and first["ino"] == values["ino"]
                 row["first_index"] = first["file_index"] if is_known else 0
-                row["due"] |= not is_known
+                row["due"] |= not is_known or first["status"] == ReceiptStatus.STUB
         names.setdefault(row["key"], []).append((row, status == ReceiptStatus.LINK))
     return {key: _of_one_name(rows) for key, rows in names.items()}
 

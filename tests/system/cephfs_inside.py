@@ -267,7 +267,7 @@ def test_a_full_three_incrementals_and_restores(installation, clients, traps, tm
 
 
 def test_a_run_reads_a_snapshot_and_leaves_none(installation, clients, tmp_path):
-    """Inode numbers, layouts and times in it are the live ones: the next run sends next to nothing."""
+    """Inode numbers, layouts and times in it are the live ones: the next run sends no file."""
     root = small_tree(clients[0] / "snapped")
     (root / "striped").touch()
     os.setxattr(root / "striped", "ceph.file.layout", STRIPED)

@@ -29,7 +29,7 @@ from bacula_bridge.stream import StreamState
 from shards.changes import ChangeSet, Position
 from shards.lease import PendingDirectory
 from shards.ledger import LedgerBusy
-from shards.ledger_schema import JobState, RunState
+from shards.ledger_schema import HsmPolicy, JobState, RunState
 from shards.receipts import ReceiptsDamaged, read_receipts
 from shards.schema import ReceiptStatus
 from shards.state import StateDirectory
@@ -95,6 +95,36 @@ def test_a_stream_brings_every_row_and_receipts_are_durable(site):
     ]
     assert [values["path"] for values in receipts] == [path for _, path in entries]
     assert site.coordinator.end_run(site.run).state is RunState.COMPLETE
+
+
+@pytest.mark.parametrize(
+    ("status", "state", "stubs", "files"),
+    [
+        (ReceiptStatus.STUB, RunState.COMPLETE, 50, 50),
+        (ReceiptStatus.RELEASED, RunState.WARNINGS, 0, 0),
+    ],
+)
+def test_files_without_their_data_are_counted_and_make_warnings_if_nothing_was_saved(
+    site, status, state, stubs, files
+):
+    site.open_run()
+    site.commit(some_rows()[1:-1])
+    stream_all(site, status)
+    site.coordinator.job_ended(site.run, 0, 1, "job", GOOD)
+    summary = site.job().summary
+    assert (summary.stubs, summary.files) == (stubs, files)
+    assert site.coordinator.end_run(site.run).state is state
+
+
+def test_a_dataset_keeps_what_becomes_of_released_files(site):
+    for given, kept in (
+        (None, HsmPolicy.SKIP),
+        (HsmPolicy.STUB, HsmPolicy.STUB),
+        (None, HsmPolicy.STUB),
+        (HsmPolicy.SKIP, HsmPolicy.SKIP),
+    ):
+        site.coordinator.define_dataset("d", "posix", b"/data", 1, hsm=given)
+        assert site.coordinator._ledger.hsm("d") is kept
 
 
 def test_accept_names_root_and_run(site):
@@ -190,7 +220,7 @@ def test_refusals_say_what_to_do(site):
         ("early done", lambda c: c.done(), "DONE"),
         ("too many receipts", lambda c: c.acknowledge(4000), "receipts"),
         ("wrong number", lambda c: c.acknowledge(1, number=5), "due"),
-        ("wrong status", lambda c: c.acknowledge(1, status=77), "status"),
+        ("wrong status", lambda c: c.acknowledge(1, status=max(ReceiptStatus) + 1), "status"),
         ("abort", lambda c: c.send(frame(FrameType.ABORT, b"\x02\x00no")), "gave up: no"),
         ("wrong frame", lambda c: c.send(frame(FrameType.END, b"")), "not for the plugin"),
         ("wrong totals", lambda c: (c.acknowledge(52), c.done(receipts=51)), "DONE counts 51"),

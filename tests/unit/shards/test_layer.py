@@ -144,6 +144,15 @@ def test_each_status_makes_its_row(status, file_index, state, due):
     assert row["file_index"] == (5 if state == LIVE else 0)
 
 
+def test_further_names_of_a_stub_are_as_due_as_the_first():
+    rows = layer_of(
+        *(receipt(b"a", Status.STUB, 1, ino=3), receipt(b"b", Status.LINK, 2, ino=3)),
+        *(receipt(b"c", Status.SAVED, 3, ino=4), receipt(b"d", Status.LINK, 4, ino=4)),
+    )
+    assert [rows[key]["due"] for key in (b"a", b"b", b"c", b"d")] == [True, True, False, False]
+    assert rows[b"b"]["first_index"] == 1
+
+
 def test_sockets_are_in_no_layer():
     assert layer_of(receipt(b"a", Status.SKIPPED), receipt(b"b", Status.SAVED, 1)).keys() == {b"b"}
 
