@@ -191,15 +191,14 @@ class ChangeLog(LogFile):
 
     def _fold(self) -> None:
         """Have each place once, and none that no position can be answered with."""
+        too_many = f"more than {CHANGES_MAX:,} names changed: a scan costs less"
         places = self.places(self.oldest[0])
         sequence = places.newest(CHANGES_MAX)
         with self._transaction():
             self._db.execute("DELETE FROM blocks")
             self._write(places, sequence, 0, is_folded=True)
             if sequence:
-                self._raise_oldest(
-                    sequence, f"more than {CHANGES_MAX:,} names changed: a scan costs less"
-                )
+                self._raise_oldest(sequence, too_many)
 
     def _keep(self, target: str, cursor: Cursor) -> None:
         self._db.execute(
