@@ -5,7 +5,7 @@ Does not cover: what goes in (looks), what comes of it (source).
 
 Records are cleared on the metadata targets once they are in here, so this file is the only copy of
 what changed: it outlives its writer, and every commit is on disk when it returns (synchronous =
-FULL). The places of a batch are blocks of bytes, which with the cursor behind them are one
+FULL). The places that were gathered are blocks of bytes, which with the cursor behind them are one
 transaction. All places of a drain have the sequence that the next position gets.
 
 Several blocks may have the same place. Whoever asks puts them together in memory; so does the
@@ -151,13 +151,14 @@ class ChangeLog(LogFile):
         return Cursor(index, anchor, cleared, bool(is_begun))
 
     def add(self, places: Places, target: str, cursor: Cursor) -> None:
-        """Add what a batch found, and where its changelog stands behind it."""
+        """Add places, which are freed, and where the changelog stands behind their records."""
         sequence = self.sequence + 1
         with self._transaction():
             # Where all positions so far are lost, nobody asks for what comes before the next one.
             if self._get("oldest") != sequence:
                 self._write(places, 0, sequence, is_folded=False)
             self._keep(target, cursor)
+        places.free()  # before a fold takes as much
         folded, unfolded = self._bytes()
         if unfolded > FOLD_BYTES:
             self._fold()
@@ -190,15 +191,14 @@ class ChangeLog(LogFile):
 
     def _fold(self) -> None:
         """Have each place once, and none that no position can be answered with."""
+        too_many = f"more than {CHANGES_MAX:,} names changed: a scan costs less"
         places = self.places(self.oldest[0])
         sequence = places.newest(CHANGES_MAX)
         with self._transaction():
             self._db.execute("DELETE FROM blocks")
             self._write(places, sequence, 0, is_folded=True)
             if sequence:
-                self._raise_oldest(
-                    sequence, f"more than {CHANGES_MAX:,} names changed: a scan costs less"
-                )
+                self._raise_oldest(sequence, too_many)
 
     def _keep(self, target: str, cursor: Cursor) -> None:
         self._db.execute(

@@ -187,8 +187,8 @@ class _Opened:
                 if lost:
                     self.log.lose(lost)
                 if lost or places.memory_bytes > GATHERED_BYTES_MAX:
-                    self.log.add(places, target, cursor)
-                    durable, places = cursor, Places()
+                    full, places, durable = places, Places(), cursor
+                    self.log.add(full, target, cursor)
         finally:
             if cursor != durable:
                 self.log.add(places, target, cursor)

@@ -13,7 +13,7 @@
 #include "changelog.h"
 
 #define RECORDS_MAX 512
-#define BLOCK_ROOM 8192 /* so small that there are several */
+#define BLOCK_ROOM 1100 /* so small that there are several */
 #define INPUT_BYTES_MAX 65536
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);

@@ -30,7 +30,7 @@ def records() -> list[bytes]:
     found = []
     for kind in range(26):
         moved = (FILE, THERE, b"old") if kind in (8, 20) else None
-        found.append(encode(kind, kind + 1, OTHER, HERE, b"name", moved=moved))
+        found.append(encode(kind, kind + 1, OTHER, HERE, b"%d" % kind * 20, moved=moved))
     found += [
         encode(1, 27, FILE, HERE, b"n" * 255, job=b"cp.1000", extra=EXTRA),
         encode(6, 28, FILE, HERE, b"n" * 255, flags=1, extra={1: bytes(16), 0x10: b""}),

@@ -182,6 +182,11 @@ class Places:
         """Tell whether a marker said that nothing was recorded for a time."""
         return bool(lib.fl_places_was_off(self._native))
 
+    def free(self) -> None:
+        """Give its memory back; it cannot be used any more."""
+        ffi.release(self._native)
+        del self._native
+
     def add(self, records: Records) -> None:
         """Take in what records make us look at."""
         end = records._begin + len(records)

@@ -144,6 +144,8 @@ def test_more_than_two_names_are_not_believed():
 def test_a_record_is_not_longer_than_the_interface_allows():
     with pytest.raises(RecordMalformed):
         decode(encode(1, 1, TARGET, PARENT, b"n" * 900))
+    with pytest.raises(RecordMalformed):
+        Records.of([encode(1, 1, TARGET, PARENT, b"n" * 900)])
 
 
 def decoded(data, decoder):
