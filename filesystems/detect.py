@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import errno
 import os
-import re
 from dataclasses import dataclass
-from pathlib import Path
 
+from filesystems.cephfs.attributes import MOUNT_TYPES
+from filesystems.cephfs.filesystem import CephfsFilesystem
 from filesystems.errors import for_root
 from filesystems.interface import Filesystem
+from filesystems.mountinfo import mount_of
 from filesystems.posix import PosixFilesystem
 
 UNKNOWN_TYPE = "unknown"
@@ -45,7 +46,7 @@ class Detected:
 
 def detect(root: str | bytes | os.PathLike[str]) -> Detected:
     """Check that the root is a readable directory and choose its adapter."""
-    filesystem = PosixFilesystem(root)
+    filesystem: Filesystem = PosixFilesystem(root)
     if b"\0" in filesystem.root:
         raise for_root(filesystem.root, errno.ENOENT)
     try:
@@ -53,7 +54,10 @@ def detect(root: str | bytes | os.PathLike[str]) -> Detected:
     except OSError as error:
         raise for_root(filesystem.root, error.errno or 0) from error
     try:
-        return Detected(filesystem, mount_type(descriptor))
+        type_name = mount_type(descriptor)
+        if type_name in MOUNT_TYPES:
+            filesystem = CephfsFilesystem(filesystem.root)
+        return Detected(filesystem, type_name)
     finally:
         os.close(descriptor)
 
@@ -80,40 +84,15 @@ def mount_type(descriptor: int) -> str:
 
     By the mount, not by statfs: its magic number is the same for every FUSE filesystem.
     """
-    fields = _mount_fields(descriptor)
-    return os.fsdecode(fields[fields.index(b"-", 6) + 1]) if fields else UNKNOWN_TYPE
+    mount = mount_of(descriptor)
+    return UNKNOWN_TYPE if mount is None else mount.type_name
 
 
 def mount_point_of(root: bytes) -> bytes | None:
     """Return the mount point that a directory is at or below; None if that is not known."""
     descriptor = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        fields = _mount_fields(descriptor)
+        mount = mount_of(descriptor)
     finally:
         os.close(descriptor)
-    # Blanks and the like are in octal (proc_pid_mountinfo(5)).
-    unescaped = re.compile(rb"\\([0-7]{3})")
-    return unescaped.sub(lambda found: bytes([int(found[1], 8)]), fields[4]) if fields else None
-
-
-def _mount_fields(descriptor: int) -> list[bytes]:
-    """Return the fields of the line of mountinfo for an open file's mount; none without /proc."""
-    try:
-        information = Path(f"/proc/self/fdinfo/{descriptor}").read_bytes()
-        mounts = Path("/proc/self/mountinfo").read_bytes()
-    except OSError:
-        return []
-    mount = _field_after(information, b"mnt_id:")
-    for line in mounts.splitlines():
-        fields = line.split()
-        # ID parent major:minor root point options [optional ...] - type source options
-        if fields and fields[0] == mount and b"-" in fields:
-            return fields
-    return []
-
-
-def _field_after(text: bytes, key: bytes) -> bytes:
-    for line in text.splitlines():
-        if line.startswith(key):
-            return line[len(key) :].strip()
-    return b""
+    return None if mount is None else mount.point

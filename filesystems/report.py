@@ -25,6 +25,7 @@ class TreeReport:
     root: str
     adapter: str  # of Forebay
     mount_type: str  # as Linux calls it
+    walk: str  # how walks reach it, and why not in a better way
     targets: tuple[str, ...]
     change_source: str  # that the next incremental asks; "scan": it looks everywhere
     reason: str  # why it scans; empty if it does not
@@ -50,6 +51,7 @@ def examine_tree(root: Path, log: Path, dataset: str) -> TreeReport:
         os.fsdecode(path),
         detected.filesystem.name,
         detected.type_name,
+        detected.filesystem.access,
         tuple(target.name for target in detected.filesystem.targets()),
         name,
         reason,

@@ -50,7 +50,7 @@ def doctor(
 
 def _print_tree(tree: TreeReport) -> None:
     print(f"\n{tree.root}")
-    print(f"  filesystem    {tree.mount_type}, walked as {tree.adapter}")
+    print(f"  filesystem    {tree.mount_type}, walked as {tree.adapter}, {tree.walk}")
     print(
         f"  served by     {plural(len(tree.targets), 'metadata target')}: {', '.join(tree.targets)}"
     )

@@ -15,7 +15,10 @@ from pathlib import Path
 import pytest
 
 from filesystems.cephfs.attributes import recursive_change_second
+from filesystems.cephfs.client import close_idle_clients
+from filesystems.cephfs.filesystem import CephfsFilesystem
 from filesystems.cephfs.rctime import margin_s
+from filesystems.fanotify.mounts import mounts_below
 from filesystems.posix import PosixFilesystem
 from tests.conformance.filesystem_suite import FilesystemSuite
 from tests.support.compare import compare_trees
@@ -60,6 +63,55 @@ class TestCephfsWalk(FilesystemSuite):
         folder.chmod(0o755)
         yield folder
         subprocess.run(["rm", "-rf", "--", folder], check=True)
+
+
+class _Farewell(CephfsFilesystem):
+    """A tree whose client leaves the cluster where a test's child ends without any farewell.
+
+    Else the metadata servers wait a minute for it before others may write what it has seen.
+    """
+
+    process = os.getpid()
+
+    def walk(self, *arguments, **named):
+        walk = super().walk(*arguments, **named)
+        close = walk.close
+
+        def close_and_leave():
+            close()
+            if os.getpid() != self.process:
+                close_idle_clients()
+
+        walk.close = close_and_leave
+        return walk
+
+
+class TestLibcephfsWalk(TestCephfsWalk):
+    """So does the walk by libcephfs."""
+
+    attributes_come_with_names = True
+    test_every_column_is_what_lstat_says = None  # below: sizes of directories come later
+
+    def adapter(self, root):
+        filesystem = _Farewell(root)
+        if root.is_dir() and not mounts_below(bytes(root)):
+            assert filesystem.access.startswith("by libcephfs"), filesystem.access
+        return filesystem
+
+    @pytest.fixture
+    def root(self, clients):
+        folder = Path(tempfile.mkdtemp(prefix="walk-", dir=clients[0]))
+        folder.chmod(0o755)
+        yield folder
+        close_idle_clients()  # what it was granted would have to be taken back for each name
+        subprocess.run(["rm", "-rf", "--", folder], check=True)
+
+    def open_descriptors(self):
+        close_idle_clients()
+        return super().open_descriptors()
+
+    def cookie_device(self, device):
+        return device | 1 << 62
 
 
 @pytest.fixture(scope="module")
