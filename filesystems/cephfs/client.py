@@ -161,7 +161,7 @@ def _mount_within(path: bytes, settings: CephfsSettings) -> CephfsMount:
     def mount() -> None:
         made: CephfsMount | CephfsUnusable
         try:
-            made = CephfsMount(path, settings.user, settings.timeout_s)
+            made = CephfsMount(path, settings.user, settings.timeout_s, settings.library)
         except CephfsUnusable as error:
             made = error
         with lock:

@@ -11,6 +11,7 @@ import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from filesystems.kernel.cephfs_mount import LIBRARY
 from shards.errors import UsageError
 
 WALK_VARIABLE = "FOREBAY_CEPHFS_WALK"
@@ -35,6 +36,7 @@ class CephfsSettings:
     path: bytes | None = None  # of the mount's root in CephFS; None: as the mount says, or "/"
     user: str | None = None  # of Ceph, without "client."; None: libcephfs's default
     timeout_s: int = TIMEOUT_S  # for the cluster to answer a mount
+    library: str = LIBRARY
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> CephfsSettings:
