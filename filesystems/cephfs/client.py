@@ -40,7 +40,7 @@ class CephfsClient:
     def _forget(self) -> None:
         self._process = os.getpid()
         self._view: CephfsView | None = None
-        self._inode = 0
+        self._identity = (0, 0)  # st_dev and inode number of what was mounted
         self._walks = 0
         self._idle: threading.Timer | None = None
         self._failure: CephfsUnusable | None = None
@@ -52,7 +52,8 @@ class CephfsClient:
             if self._process != os.getpid():
                 self._forget()
             self._check_mounts()
-            if self._view is not None and os.stat(self._root).st_ino != self._inode:
+            status = os.stat(self._root)
+            if self._view is not None and (status.st_dev, status.st_ino) != self._identity:
                 if self._walks:
                     raise CephfsUnusable(
                         "the root was replaced, or a walk broke, and others still go on"
@@ -70,7 +71,7 @@ class CephfsClient:
     def distrust(self) -> None:
         """A walk broke: perhaps the cluster has shut this client out. The next one mounts anew."""
         with self._lock:
-            self._inode = 0  # no directory's
+            self._identity = (0, 0)  # no directory's
 
     def end(self) -> None:
         """A walk is over."""
@@ -94,14 +95,13 @@ class CephfsClient:
 
     def _mount(self) -> None:
         if self._failure is not None and time.monotonic() - self._failed_at < RETRY_S:
-            raise self._failure
+            raise CephfsUnusable(*self._failure.args)
         try:
-            self._view = self._mount_any()
+            self._view, self._identity = self._mount_any()
         except CephfsUnusable as error:
             self._failure, self._failed_at = error, time.monotonic()
             raise
         self._failure = None
-        self._inode = os.stat(self._root).st_ino
 
     def _unmount(self) -> None:
         if self._idle is not None:
@@ -111,8 +111,8 @@ class CephfsClient:
             self._view.mount.close()
             self._view = None
 
-    def _mount_any(self) -> CephfsView:
-        """Mount the first path that proves to be the tree."""
+    def _mount_any(self) -> tuple[CephfsView, tuple[int, int]]:
+        """Mount the first path that proves to be the tree; return also what that is."""
         found: CephfsUnusable | None = None
         for path in paths_in_cephfs(self._root, self._settings):
             try:
@@ -123,10 +123,12 @@ class CephfsClient:
                 found = found or error
                 continue
             try:
-                return prove(self._root, mount)
+                view, inode = prove(self._root, mount)
             except CephfsUnusable as error:
                 mount.close()
                 found = error
+                continue
+            return view, (view.device, inode)
         assert found is not None
         raise found
 

@@ -65,8 +65,8 @@ def paths_in_cephfs(root: bytes, settings: CephfsSettings) -> list[bytes]:
     return list(dict.fromkeys(b"/" + path.lstrip(b"/") for path in paths))
 
 
-def prove(root: bytes, mount: CephfsMount) -> CephfsView:
-    """Return how the system's mount shows a mounted directory.
+def prove(root: bytes, mount: CephfsMount) -> tuple[CephfsView, int]:
+    """Return how the system's mount shows a mounted directory, and its inode number.
 
     Raises CephfsUnusable unless that is the root.
     """
@@ -75,12 +75,12 @@ def prove(root: bytes, mount: CephfsMount) -> CephfsView:
         ours = cluster_id(root)
         if ours != theirs:
             raise CephfsUnusable(f"the mount is of cluster {ours}, ceph.conf names {theirs}")
-        view = CephfsView(mount, os.stat(root).st_dev, _has_birth_times(root))
         for _ in range(PROOFS_MAX):
+            view = CephfsView(mount, os.stat(root).st_dev, _has_birth_times(root))
             before = _attributes(root)
             found = mount.attributes()
             if before == found and _are_same(root, view):
-                return view
+                return view, found.inode
             if before.inode != found.inode:
                 break
     except OSError as error:

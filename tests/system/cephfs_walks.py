@@ -198,6 +198,15 @@ def test_what_is_mounted_below_the_root_is_left_to_the_mount(clients):
     assert by_library(root)
 
 
+def test_a_snapshot_is_left_to_the_mount_which_has_other_inode_numbers_there(clients):
+    root = clients[0] / "snapped"
+    (root / "below").mkdir(parents=True)
+    (root / "below/file").write_bytes(b"as it was")
+    (root / ".snap/one").mkdir()
+    assert "another directory" in why_not(root / ".snap/one")
+    assert by_library(root)
+
+
 def test_without_a_cluster_that_answers_the_mount_is_walked(clients, monkeypatch, tmp_path):
     root = clients[0] / "alone"
     (root / "below").mkdir(parents=True)
