@@ -198,6 +198,8 @@ def test_a_full_three_incrementals_and_restores(installation, clients, traps, tm
     tree = one / "tree"
     report = installation.ok("doctor", tree, "--json").json["tree"]
     assert (report["mount_type"], report["change_source"]) == ("fuse.ceph-fuse", "rctime")
+    way = "by libcephfs" if "CEPH_CONF" in os.environ else "through the mount"
+    assert report["walk"].startswith(way)
     first = installation.backup(tree, "--name", "ceph", "--shards", "3")
     assert levels(installation, first) == ["F"] * 3
     check(installation, first["run"], tree, tmp_path)

@@ -83,15 +83,18 @@ def library(cluster):
 def processes(cluster, mounts, library, tmp_path_factory):
     """What runs at the same time, because all of it waits: for change times, for metadata."""
     seeds = ("--first", 100, "--seeds", HISTORIES)
-    where = (cluster.prefix, mounts, "cephfs_inside.py")
+    inside = (mounts, "cephfs_inside.py")
     folder = tmp_path_factory.mktemp
+    # Backups are made by libcephfs where it is to be had.
+    prefix, variables = cluster.prefix, {}
+    if not isinstance(library, str):
+        prefix, variables = cluster.library_prefix, library
     found = {
         "histories": start_inside(cluster.prefix, "tests.support.ceph.histories", *mounts, *seeds),
-        "walks": start_tests(*where, WALKS, folder("walks")),
-        "backups": start_tests(*where, "not Walk", folder("backups")),
+        "walks": start_tests(cluster.prefix, *inside, WALKS, folder("walks")),
+        "backups": start_tests(prefix, *inside, "not Walk", folder("backups"), **variables),
     }
     if not isinstance(library, str):
-        prefix = cluster.library_prefix
         for which, module, chosen in (
             ("rows", "cephfs_walks.py", ""),
             ("library walks", "cephfs_inside.py", LIBRARY_WALKS),
