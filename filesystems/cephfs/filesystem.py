@@ -42,6 +42,7 @@ class _LibraryWalk(NativeWalk):
         try:
             super().__init__(root, directories, options, include_root=include_root, cephfs=view)
         except BaseException:
+            client.distrust()
             client.end()
             raise
 

@@ -1,6 +1,7 @@
-"""A real CephFS, two active metadata servers, two clients: recursive change times as a source.
+"""A real CephFS, two active metadata servers, two clients: walks, change times as a source.
 
-Each test is a process in the mount namespace of the cluster (cephfs_inside.py, histories).
+Each test is a process in the mount namespace of the cluster (cephfs_inside.py, cephfs_walks.py,
+histories); what is a client itself, by libcephfs, is in its network namespace, too.
 """
 
 import os

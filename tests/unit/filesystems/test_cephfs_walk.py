@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import errno
 import os
+import threading
 import time
 
 import pytest
@@ -21,6 +22,7 @@ from filesystems.cephfs.filesystem import CephfsFilesystem
 from filesystems.cephfs.settings import CephfsSettings, CephfsSettingUnusable
 from filesystems.errors import RootMissing, WalkFailed
 from filesystems.interface import WalkOptions
+from filesystems.kernel.cephfs_mount import CephfsMount
 from filesystems.mountinfo import MountInfo
 from filesystems.posix import PosixFilesystem
 from shards.lease import PendingDirectory
@@ -127,6 +129,24 @@ def test_a_mount_that_never_ends_is_left_alone(root, library, monkeypatch):
     began = time.monotonic()
     assert reason(root, library, timeout_s=1) == "the cluster did not answer within 1 s"
     assert time.monotonic() - began < DEADLINE_S
+
+
+def test_a_mount_that_comes_too_late_is_given_back(monkeypatch, root, library):
+    go, closed = threading.Event(), threading.Event()
+
+    class Late(CephfsMount):
+        def __init__(self, *arguments):
+            assert go.wait(DEADLINE_S)
+
+        def close(self):
+            closed.set()
+
+    monkeypatch.setattr(client_module, "CephfsMount", Late)
+    monkeypatch.setattr(client_module, "PATIENCE_S", 0.0)
+    assert "did not answer" in reason(root, library, timeout_s=0)
+    assert not closed.is_set()
+    go.set()
+    assert closed.wait(DEADLINE_S)
 
 
 def test_without_a_library_or_with_an_old_one_the_mount_is_walked(root):
