@@ -33,6 +33,7 @@ nightly: all $(VENV)/test-installed
 	FOREBAY_HISTORIES=$(or $(HISTORIES),40) $(BIN)/python -m pytest --timeout 14400 tests/system/test_histories.py
 	FOREBAY_LUSTRE_HISTORIES=$(or $(LUSTRE),1000) $(BIN)/python -m pytest --timeout 14400 tests/unit/filesystems/lustre/test_lustre_histories.py
 	FOREBAY_CEPH_HISTORIES=$(or $(CEPH),60) $(BIN)/python -m pytest --timeout 14400 tests/system/test_cephfs.py -k histories
+	FOREBAY_CEPH_WALKS=all $(BIN)/python -m pytest --timeout 14400 tests/system/test_cephfs.py -k libcephfs
 	FOREBAY_KILLS=$(or $(KILLS),50) $(BIN)/python -m pytest --timeout 14400 tests/system/test_crashes.py
 	$(MAKE) --directory tests/fuzz run PYTHON=$(abspath $(BIN)/python) FUZZ_SECONDS=$(or $(FUZZ_SECONDS),600)
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from benchmarks import (
     backup,
     bridge,
+    cephfs,
     changelog,
     first_byte,
     incremental,
@@ -43,6 +44,7 @@ BENCHMARKS = {
     "first-byte": first_byte,
     "bridge": bridge,
     "changelog": changelog,
+    "cephfs": cephfs,
     "incremental": incremental,
     "incremental-calls": incremental_calls,
     "incremental-memory": incremental_memory,

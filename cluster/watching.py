@@ -30,7 +30,7 @@ from filesystems.fanotify.reader import Reader
 from filesystems.lustre.settings import FILE_NAME as CHANGELOGS_NAME
 from filesystems.lustre.settings import LustreChangelogs, tried
 from filesystems.lustre.source import LustreSource
-from filesystems.mounts import mount_point_of
+from filesystems.mountinfo import mount_point_of
 from shards.changes import Gap
 from shards.errors import ForebayError, UsageError
 from shards.ledger import Ledger

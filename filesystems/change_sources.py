@@ -15,7 +15,7 @@ from filesystems.fanotify.source import FanotifySource
 from filesystems.lustre.errors import SettingsWrong
 from filesystems.lustre.settings import LustreChangelogs
 from filesystems.lustre.source import LustreSource
-from filesystems.mounts import mount_type_of
+from filesystems.mountinfo import mount_type_of
 from shards.changes import ChangeSource
 
 

@@ -11,13 +11,13 @@ import os
 from dataclasses import dataclass
 
 from filesystems.cephfs.attributes import MOUNT_TYPES as CEPHFS_TYPES
-from filesystems.cephfs.ranks import CephfsFilesystem
+from filesystems.cephfs.filesystem import CephfsFilesystem
 from filesystems.errors import for_root
 from filesystems.interface import Filesystem
 from filesystems.lustre.api import Library
 from filesystems.lustre.errors import LibraryMissing
 from filesystems.lustre.filesystem import LustreFilesystem
-from filesystems.mounts import mount_type
+from filesystems.mountinfo import mount_type
 from filesystems.posix import PosixFilesystem
 
 LUSTRE_TYPE = "lustre"
@@ -45,12 +45,11 @@ class Detected:
 
     filesystem: Filesystem
     type_name: str  # as in /proc/self/mountinfo: ext4, lustre, nfs4, fuse.sshfs ...
-    lacking: str = ""  # why its own interfaces are not used; empty if they are, or it has none
 
 
 def detect(root: str | bytes | os.PathLike[str]) -> Detected:
     """Check that the root is a readable directory and choose its adapter."""
-    filesystem = PosixFilesystem(root)
+    filesystem: Filesystem = PosixFilesystem(root)
     if b"\0" in filesystem.root:
         raise for_root(filesystem.root, errno.ENOENT)
     try:
@@ -67,7 +66,8 @@ def detect(root: str | bytes | os.PathLike[str]) -> Detected:
         try:
             return Detected(LustreFilesystem(root, Library()), type_name)
         except LibraryMissing as error:
-            return Detected(filesystem, type_name, f"one walker for all MDTs: {error}")
+            access = f"through the mount by one walker for all MDTs: {error}"
+            return Detected(PosixFilesystem(root, access), type_name)
     return Detected(filesystem, type_name)
 
 

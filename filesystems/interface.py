@@ -160,6 +160,11 @@ class Filesystem(ABC):
     def root(self) -> bytes:
         """Absolute path of the tree's root on this node."""
 
+    @property
+    @abstractmethod
+    def access(self) -> str:
+        """Say how walks reach the tree, and why not in a better way."""
+
     @abstractmethod
     def targets(self) -> list[MetadataTarget]:
         """Return what serves the namespace, in the order of the `target` column."""
@@ -185,3 +190,6 @@ class Filesystem(ABC):
         A directory read in part is continued only if it is still the one that its device and
         inode name; another one at its path is listed from its beginning.
         """
+
+    def close(self) -> None:  # noqa: B027 (most adapters keep nothing)
+        """Give back at once what is kept between walks; the next walk gets it again."""

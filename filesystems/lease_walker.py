@@ -122,6 +122,7 @@ class LeaseWalker:
     def close(self) -> None:
         """Wait for what is being written and end the threads."""
         self._writers.close()
+        self._filesystem.close()
 
     def walk(self, lease: Lease, folder: Path) -> WalkedLease:
         """Enumerate a lease into segments in folder; result() tells when they are durable."""

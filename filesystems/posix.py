@@ -19,12 +19,20 @@ class PosixFilesystem(Filesystem):
 
     name = "posix"
 
-    def __init__(self, root: str | bytes | os.PathLike[str]) -> None:
+    def __init__(
+        self, root: str | bytes | os.PathLike[str], access: str = "through the mount"
+    ) -> None:
+        """access: what is to be said of how walks reach the tree."""
         self._root = os.path.abspath(os.fsencode(root))
+        self._access = access
 
     @property
     def root(self) -> bytes:
         return self._root
+
+    @property
+    def access(self) -> str:
+        return self._access
 
     def targets(self) -> list[MetadataTarget]:
         return [MetadataTarget(0, "posix")]

@@ -25,12 +25,12 @@ class TreeReport:
     root: str
     adapter: str  # of Forebay
     mount_type: str  # as Linux calls it
+    walk: str  # how walks reach it, and why not in a better way
     targets: tuple[str, ...]
     change_source: str  # that the next incremental asks; "scan": it looks everywhere
     reason: str  # why it scans; empty if it does not
     better: str  # what to do for a change source; empty if there is one, or none is to be had
     layouts: str  # what is kept of how files are striped
-    lacking: str  # why the filesystem's own interfaces are not used; empty if they are
 
 
 def examine_tree(root: Path, log: Path, dataset: str) -> TreeReport:
@@ -51,12 +51,12 @@ def examine_tree(root: Path, log: Path, dataset: str) -> TreeReport:
         os.fsdecode(path),
         detected.filesystem.name,
         detected.type_name,
+        detected.filesystem.access,
         tuple(target.name for target in detected.filesystem.targets()),
         name,
         reason,
         _better(detected.type_name, root) if name == SCAN else "",
         _LAYOUTS.get(detected.type_name, ""),
-        detected.lacking,
     )
 
 

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 
 from filesystems.cephfs.attributes import MOUNT_TYPES as CEPHFS_TYPES
-from filesystems.mounts import mount_type_of
+from filesystems.mountinfo import mount_type_of
 from shards.snapshots import Snapshot, SnapshotRefused
 
 # docs.ceph.com/en/latest/cephfs/snapshots. A client that is told of a snapshot still sends what it

@@ -50,12 +50,10 @@ def doctor(
 
 def _print_tree(tree: TreeReport) -> None:
     print(f"\n{tree.root}")
-    print(f"  filesystem    {tree.mount_type}, walked as {tree.adapter}")
+    print(f"  filesystem    {tree.mount_type}, walked as {tree.adapter}, {tree.walk}")
     print(
         f"  served by     {plural(len(tree.targets), 'metadata target')}: {', '.join(tree.targets)}"
     )
-    if tree.lacking:
-        print(f"  lacking       {tree.lacking}")
     if tree.reason:
         print(f"  incrementals  scan the whole tree: {tree.reason}")
     else:

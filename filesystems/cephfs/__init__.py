@@ -1,5 +1,5 @@
 """CephFS: what its clients tell beyond POSIX.
 
-Covers: recursive change times as a change source.
-Does not cover: walking (posix, through the mount), layouts (bacula_bridge/plugin).
+Covers: walking by libcephfs or through the mount, recursive change times as a change source.
+Does not cover: layouts (bacula_bridge/plugin).
 """

@@ -24,6 +24,9 @@ class CephfsUnusable(ForebayError):
 
     template = "libcephfs cannot be used: {0}"
 
+    def __init__(self, reason: str, code: int = 0) -> None:
+        super().__init__(reason, code)  # an errno; 0: none
+
 
 @dataclass(frozen=True, slots=True)
 class CephfsAttributes:
@@ -51,7 +54,7 @@ class CephfsMount:
             os.fsencode(library), name, path, timeout_s, handle, said, _SAID_BYTES
         )
         if code != 0:
-            raise CephfsUnusable(os.fsdecode(ffi.string(said)))
+            raise CephfsUnusable(os.fsdecode(ffi.string(said)), -code)
         self.handle = handle[0]
         version = ffi.new("int[3]")
         lib.fw_cephfs_version(self.handle, version)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 
 from filesystems.lustre.api import Library
-from filesystems.mounts import mount_point_of
+from filesystems.mountinfo import mount_point_of
 from filesystems.targets import TargetsFilesystem
 
 

@@ -1,6 +1,7 @@
-"""A real CephFS, two active metadata servers, two clients: recursive change times as a source.
+"""A real CephFS, two active metadata servers, two clients: walks, change times as a source.
 
-Each test is a process in the mount namespace of the cluster (cephfs_inside.py, histories).
+Each test is a process in the mount namespace of the cluster (cephfs_inside.py, cephfs_walks.py,
+histories); what is a client itself, by libcephfs, is in its network namespace, too.
 """
 
 import os
@@ -17,6 +18,12 @@ HISTORIES = int(os.environ.get("FOREBAY_CEPH_HISTORIES", "8"))
 TIMEOUT_S = 900.0
 # One of the six walks in steps is enough: to make their tree takes half a minute.
 WALKS = "(TestCephfsWalk or TestCephfsRanks) and not (frontiers and not 4-300)"
+BACKUPS = "not (TestCephfs or TestLibcephfs)"
+# Of the walks by libcephfs those of large trees are left out (FOREBAY_CEPH_WALKS=all: none is):
+# cephfs_walks.py has one.
+LIBRARY_WALKS = "TestLibcephfsWalk"
+if os.environ.get("FOREBAY_CEPH_WALKS") != "all":
+    LIBRARY_WALKS += " and not (frontiers or huge or another_directory or too_long)"
 
 
 @pytest.fixture(scope="module")
@@ -34,9 +41,9 @@ def mounts(cluster):
     return cluster.mnt("one"), cluster.mnt("two")
 
 
-def start_inside(cluster, *command, **environment):
+def start_inside(prefix, *command, **environment):
     return subprocess.Popen(
-        [*cluster.prefix, sys.executable, "-m", *map(str, command)],
+        [*prefix, sys.executable, "-m", *map(str, command)],
         env={**os.environ, **environment},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
@@ -54,33 +61,49 @@ def finish(process):
     assert process.returncode == 0, said
 
 
-def start_tests(cluster, mounts, which, folder):
+def start_tests(prefix, mounts, module, which, folder, **environment):
     return start_inside(
-        cluster,
+        prefix,
         *("pytest", "-q", "-p", "no:cacheprovider", "--basetemp", folder, "-k", which),
-        "tests/system/cephfs_inside.py",
+        f"tests/system/{module}",
         FOREBAY_CEPH_MOUNTS=":".join(map(str, mounts)),
         FOREBAY_CEPHFS_MARGIN_S="60",  # less than usual: the tests wait until it has passed
+        **environment,
     )
 
 
 @pytest.fixture(scope="module")
-def processes(cluster, mounts, tmp_path_factory):
+def library(cluster):
+    """What a client by libcephfs needs in its environment, or why it cannot be had."""
+    try:
+        return cluster.library_environment()
+    except Unavailable as error:
+        return str(error)
+
+
+@pytest.fixture(scope="module")
+def processes(cluster, mounts, library, tmp_path_factory):
     """What runs at the same time, because all of it waits: for change times, for metadata."""
     seeds = ("--first", 100, "--seeds", HISTORIES)
+    inside = (mounts, "cephfs_inside.py")
+    folder = tmp_path_factory.mktemp
+    # Backups are made by libcephfs where it is to be had.
+    prefix, variables = cluster.prefix, {}
+    if not isinstance(library, str):
+        prefix, variables = cluster.library_prefix, library
     found = {
-        "histories": start_inside(cluster, "tests.support.ceph.histories", *mounts, *seeds),
-        "walks": start_tests(cluster, mounts, WALKS, tmp_path_factory.mktemp("walks")),
-        "changes": start_tests(
-            cluster, mounts, "TestCephfsChanges", tmp_path_factory.mktemp("changes")
-        ),
-        "backups": start_tests(
-            cluster,
-            mounts,
-            "not TestCephfs",
-            tmp_path_factory.mktemp("backups"),
-        ),
+        "histories": start_inside(cluster.prefix, "tests.support.ceph.histories", *mounts, *seeds),
+        "walks": start_tests(cluster.prefix, *inside, WALKS, folder("walks")),
+        "changes": start_tests(cluster.prefix, *inside, "TestCephfsChanges", folder("changes")),
+        "backups": start_tests(prefix, *inside, BACKUPS, folder("backups"), **variables),
     }
+    if not isinstance(library, str):
+        for which, module, chosen in (
+            ("rows", "cephfs_walks.py", ""),
+            ("library walks", "cephfs_inside.py", LIBRARY_WALKS),
+        ):
+            where = (prefix, mounts, module, chosen, folder(which.replace(" ", "-")))
+            found[which] = start_tests(*where, **library)
     yield found
     for process in found.values():
         process.kill()
@@ -102,3 +125,10 @@ def test_the_walk_keeps_its_contract(processes):
 
 def test_incrementals_and_restores(processes):
     finish(processes["backups"])
+
+
+@pytest.mark.parametrize("which", ["rows", "library walks"])
+def test_libcephfs_gives_the_rows_of_the_mount(processes, library, which):
+    if isinstance(library, str):
+        pytest.skip(library)
+    finish(processes[which])

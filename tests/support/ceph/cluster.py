@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from shards.errors import ForebayError
-from tests.support.ceph.packages import ceph_root
+from tests.support.ceph.packages import ceph_root, host_library
 
 END_TIMEOUT_S = 60.0
 CHECKOUT = Path(__file__).resolve().parents[3]
@@ -37,6 +37,19 @@ class CephCluster:
     def prefix(self) -> list[str]:
         """Return the words before a command that make it see the mounts."""
         return ["nsenter", f"--mount=/proc/{self._pid()}/ns/mnt", f"--wd={CHECKOUT}"]
+
+    @property
+    def library_prefix(self) -> list[str]:
+        """Return the same for a command that is a client itself: it sees the network, too."""
+        return [*self.prefix[:1], f"--net=/proc/{self._pid()}/ns/net", *self.prefix[1:]]
+
+    def library_environment(self) -> dict[str, str]:
+        """Return what such a command needs. Unavailable if libcephfs cannot be had."""
+        try:
+            found = host_library()
+        except (ForebayError, OSError) as error:
+            raise Unavailable(f"libcephfs cannot be had: {error}") from error
+        return {**found, "CEPH_CONF": str(self._scratch / "ceph.conf")}
 
     def mnt(self, client: str = "one") -> Path:
         """Return where a client's mount is, in the mount namespace."""

@@ -159,6 +159,7 @@ class Keeper:
         for base in (self._scratch, self._root / "forebay"):
             _run("umount", "-l", base / "mnt" / name)
         process = self._mounts.pop(name)
+        self._processes.remove(process)  # its end is expected
         process.terminate()
         process.wait(COMMAND_TIMEOUT_S)
 

@@ -7,6 +7,8 @@
  * scarce: walk after all descriptors of the process but five have been taken.
  * none: walk after all of them but the root's have been taken; must fail, not hang.
  *
+ * With HARNESS_LIBCEPHFS in the environment the walk is by that library, of ROOT in CephFS.
+ *
  * With THREADS 0 another number of threads works every few calls: linked with --wrap=pace_step.
  */
 #define _GNU_SOURCE
@@ -206,6 +208,30 @@ static void leave_descriptors(unsigned room) {
     }
 }
 
+static struct fw_cephfs *mount_cephfs(const char *library, const char *root) {
+    struct fw_cephfs *mounted;
+    char said[512] = "";
+    int result = fw_cephfs_mount(library, NULL, root, 1, &mounted, said, sizeof said);
+    if (result != 0) {
+        fail(said, -result);
+    }
+    return mounted;
+}
+
+static int run(const char *mode, const char *root, struct fw_options *options) {
+    if (strcmp(mode, "cancel") == 0) {
+        return cancel_all(root, options);
+    }
+    if (strcmp(mode, "scarce") == 0) {
+        leave_descriptors(5);
+    } else if (strcmp(mode, "none") == 0) {
+        leave_descriptors(1);
+    } else if (strcmp(mode, "walk") != 0) {
+        fail(mode, EINVAL);
+    }
+    return walk_all(root, options);
+}
+
 int main(int argc, char **argv) {
     if (argc != 7) {
         fprintf(stderr, "usage: harness MODE ROOT THREADS BUDGET BATCH DESCRIPTORS\n");
@@ -220,15 +246,11 @@ int main(int argc, char **argv) {
         .descriptors_max = (uint32_t)atoi(argv[6]),
         .flags = FW_ONE_FILESYSTEM,
     };
-    if (strcmp(argv[1], "cancel") == 0) {
-        return cancel_all(argv[2], &options);
+    const char *library = getenv("HARNESS_LIBCEPHFS");
+    if (library != NULL) {
+        options.cephfs = mount_cephfs(library, argv[2]);
     }
-    if (strcmp(argv[1], "scarce") == 0) {
-        leave_descriptors(5);
-    } else if (strcmp(argv[1], "none") == 0) {
-        leave_descriptors(1);
-    } else if (strcmp(argv[1], "walk") != 0) {
-        fail(argv[1], EINVAL);
-    }
-    return walk_all(argv[2], &options);
+    int result = run(argv[1], argv[2], &options);
+    fw_cephfs_unmount(options.cephfs);
+    return result;
 }

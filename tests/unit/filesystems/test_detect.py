@@ -10,7 +10,7 @@ import pytest
 from filesystems.detect import detect
 from filesystems.errors import RootMissing, RootNotADirectory
 from filesystems.lustre.api import Library
-from filesystems.mounts import mount_point_of, mount_type_of
+from filesystems.mountinfo import mount_point_of, mount_type_of
 from tests.conformance.walk_isolated import in_child, mount_tmpfs, needs_root
 
 
@@ -67,7 +67,7 @@ def on(monkeypatch):
 def test_cephfs_has_an_adapter_of_its_own(tmp_path, on, name):
     on(name)
     found = detect(tmp_path)
-    assert (found.filesystem.name, found.type_name, found.lacking) == ("cephfs", name, "")
+    assert (found.filesystem.name, found.type_name) == ("cephfs", name)
 
 
 def test_lustre_has_an_adapter_of_its_own_where_its_library_is(tmp_path, on, monkeypatch):
@@ -81,5 +81,5 @@ def test_lustre_without_its_library_is_walked_as_any_tree_and_says_so(tmp_path, 
     monkeypatch.setattr("filesystems.detect.Library", lambda: Library("libnosuch.so.1"))
     found = detect(tmp_path)
     assert found.filesystem.name == "posix"
-    assert "one walker for all MDTs: libnosuch.so.1 was not found" in found.lacking
-    assert "install lustre-client" in found.lacking
+    assert "one walker for all MDTs: libnosuch.so.1 was not found" in found.filesystem.access
+    assert "install lustre-client" in found.filesystem.access

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from filesystems.kernel.build_kernel import FOLDER, SOURCES
+from tests.support.ceph.standin import compile_standin
 
 HERE = Path(__file__).parent
 SANITIZERS = {"address": "address,undefined", "thread": "thread"}
@@ -33,9 +34,11 @@ def harness(request, tmp_path_factory) -> Path:
     flags += ["-DLOOK_NS=UINT64_C(20000)", "-Wl,--wrap=pace_step"]
     sources = [str(FOLDER / name) for name in SOURCES]
     subprocess.run(
-        [compiler, *flags, str(HERE / "harness.c"), *sources, "-o", str(program)],
+        [compiler, *flags, str(HERE / "harness.c"), *sources, "-o", str(program), "-ldl"],
         check=True,
     )
+    sanitizer = f"-fsanitize={SANITIZERS[request.param]}"
+    compile_standin(program.with_suffix(".so"), sanitizer, "-fno-sanitize-recover=all")
     return program
 
 
@@ -68,11 +71,12 @@ def totals(tree: Path) -> tuple[int, int, int]:
     return len(inodes), sum(inodes) % (1 << 64), 0
 
 
-def run(harness: Path, *arguments: object) -> str:
+def run(harness: Path, *arguments: object, **variables: object) -> str:
     # ThreadSanitizer of older compilers can't live with much address randomisation.
     command = ["setarch", "-R"] if shutil.which("setarch") else []
     command += [str(harness), *map(str, arguments)]
     environment = os.environ | {"TSAN_OPTIONS": "halt_on_error=1", "ASAN_OPTIONS": "detect_leaks=1"}
+    environment |= {name: str(value) for name, value in variables.items()}
     result = subprocess.run(
         command, env=environment, capture_output=True, text=True, timeout=RUN_TIMEOUT_S
     )
@@ -114,3 +118,28 @@ def test_five_descriptors_are_enough_for_eight_threads(harness, tree, threads):
 
 def test_without_descriptors_the_walk_fails_and_does_not_hang(harness, tree):
     assert run(harness, "none", tree, 4, 0, 500, 500) == f"failed {errno.EMFILE}\n"
+
+
+@pytest.mark.parametrize(
+    ("threads", "budget_rows", "batch_rows", "descriptors_max"),
+    [(1, 0, 65536, 0), (8, 400, 50, 40), (0, 400, 50, 40)],
+)
+def test_walks_by_libcephfs_are_clean_and_give_back_all_inodes(
+    harness, tree, threads, budget_rows, batch_rows, descriptors_max
+):
+    sizes = (threads, budget_rows, batch_rows, descriptors_max)
+    said = run(harness, "walk", tree, *sizes, HARNESS_LIBCEPHFS=harness.with_suffix(".so"))
+    assert tuple(map(int, said.split())) == totals(tree)
+
+
+def test_cancelling_a_walk_by_libcephfs_is_clean(harness, tree):
+    library = harness.with_suffix(".so")
+    said = run(harness, "cancel", tree, 8, 0, 100, 64, HARNESS_LIBCEPHFS=library)
+    assert said == "cancelled\n"
+
+
+@pytest.mark.parametrize("names", [0, 1, 1000])
+def test_a_client_that_is_shut_out_ends_the_walk(harness, tree, names):
+    variables = {"HARNESS_LIBCEPHFS": harness.with_suffix(".so"), "STANDIN_SHUTDOWN_AFTER": names}
+    said = run(harness, "walk", tree, 8, 0, 100, 64, **variables)
+    assert said == f"failed {errno.ESHUTDOWN}\n"

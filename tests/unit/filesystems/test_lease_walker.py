@@ -56,6 +56,7 @@ class MadeUpFilesystem(Filesystem):
     """Walks as its test says, and keeps the options."""
 
     name = "made-up"
+    access = "made up"
 
     def __init__(self, folder, walk):
         self._root, self._walk = os.fsencode(folder), walk
