@@ -8,6 +8,7 @@ FOREBAY_CEPH_MOUNTS names the mounts of two clients, separated by a colon.
 
 import dataclasses
 import errno
+import json
 import os
 import stat
 import subprocess
@@ -20,12 +21,14 @@ import pytest
 from filesystems.cephfs.client import close_idle_clients
 from filesystems.cephfs.filesystem import CephfsFilesystem
 from filesystems.cephfs.settings import CephfsSettings
+from filesystems.errors import WalkFailed
 from filesystems.interface import WalkOptions
 from filesystems.posix import PosixFilesystem
 from filesystems.report import examine_tree
 from shards.lease import PendingDirectory
 from shards.schema import INODE_SCHEMA
 from tests.conformance.walk_trees import make_chain, make_odd_tree
+from tests.support.ceph.packages import ceph_root
 
 pytestmark = pytest.mark.bacula
 
@@ -239,3 +242,35 @@ def test_an_idle_client_gives_back_what_it_was_granted(clients):
     while set(os.listdir("/proc/self/task")) - before:
         assert time.monotonic() < deadline, "its threads are still there"
         time.sleep(0.05)
+
+
+def session_of(path):
+    """Return the session of the client that has mounted a path; there is one."""
+    known = json.loads(ceph("tell", "mds.0", "session", "ls"))
+    (found,) = [each["id"] for each in known if each["client_metadata"].get("root") == path]
+    return found
+
+
+def ceph(*arguments):
+    """Run a command of the cluster, whose programs and paths are those of its own root."""
+    environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "CEPH_CONF": "/forebay/ceph.conf"}
+    command = ["chroot", ceph_root(), "ceph", *arguments]
+    done = subprocess.run(command, env=environment, capture_output=True, check=True)
+    return done.stdout
+
+
+def test_a_client_that_is_evicted_breaks_its_walk_and_the_next_one_mounts_anew(clients):
+    root = clients[0] / "evicted"
+    for number in range(10):
+        (root / f"d{number}").mkdir(parents=True)
+        for name in range(50):
+            (root / f"d{number}" / f"f{name}").touch()
+    filesystem = by_library(root)
+    held = dataclasses.replace(OPTIONS, threads=1, batch_rows=10)
+    with filesystem.walk([PendingDirectory(b"")], held) as walk:
+        next(walk)
+        ceph("tell", "mds.0", "session", "evict", f"id={session_of('/evicted')}")
+        with pytest.raises(WalkFailed, match="shutdown"):
+            list(walk)
+    assert by_library(root)
+    assert len(rows_of(filesystem)[0]) == 1 + 10 + 500
