@@ -12,6 +12,8 @@ SHARDS ?=
 NAME ?=
 LEVEL ?=
 PYTEST_ARGS ?=
+# Test files run side by side: most of their time is waiting. 0: one after the other.
+TEST_WORKERS ?= 2
 
 .DELETE_ON_ERROR:
 .PHONY: all backup test nightly lint plugin kernel bench clean
@@ -23,7 +25,7 @@ backup: all
 	@$(BIN)/forebay backup "$(SRC)" $(if $(LEVEL),--level $(LEVEL)) $(if $(SHARDS),--shards $(SHARDS)) $(if $(NAME),--name "$(NAME)")
 
 test: all $(VENV)/test-installed lint
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest --numprocesses $(TEST_WORKERS) --dist loadfile $(PYTEST_ARGS)
 
 # Long campaigns, bounded: each has a short sample in `make test`.
 nightly: all $(VENV)/test-installed
