@@ -7,9 +7,7 @@ Does not cover: the actor round it (actors), the ledger's own rules (shards).
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import os
 import secrets
 import shutil
 import threading
@@ -23,6 +21,7 @@ from bacula_bridge.catalog import Catalog, JobRow
 from bacula_bridge.chain import FULL, LEVELS
 from bacula_bridge.errors import CatalogUnavailable
 from bacula_bridge.protocol import Accept, Hello
+from bacula_bridge.run_snapshots import RunSnapshots
 from bacula_bridge.scoping import FULL_LEVEL, Scoping
 from bacula_bridge.source import Joined, JoinRefused, Scope, SegmentPage
 from shards.changes import ChangeSource
@@ -42,7 +41,7 @@ from shards.shard_jobs import (
     StreamOver,
     verdict,
 )
-from shards.snapshots import Snapshot, SnapshotRefused, SnapshotStore, Snapshotter
+from shards.snapshot import Snapshotter
 from shards.state import StateDirectory
 
 ROLE = "coordinator"
@@ -87,11 +86,9 @@ class Coordinator:
         self._state = state
         self._catalog = catalog
         self._targets = targets
-        self._snapshotter = snapshotter
         self._ledger = Ledger(state.ledger)
         self._jobs = ShardJobs(self._ledger)
-        self._snapshots = SnapshotStore(self._ledger)
-        self._unread: dict[int, str] = {}  # open runs: why they read no snapshot
+        self._snapshots = RunSnapshots(self._ledger, snapshotter, self._others_may_go_on)
         self._finder = BaseFinder(self._ledger, catalog)
         self._scoping = Scoping(
             self._ledger, state, self._finder, change_source, self._others_may_go_on
@@ -110,7 +107,7 @@ class Coordinator:
                 self._close_run(run.number, KILLED)
             elif any(settled):
                 self._close_run(run.number, run.reason)
-        self._release_snapshots()
+        self._snapshots.release()
 
     def _settle(self, run: Run, job: ShardJob) -> bool:
         """Take a job's end from the catalog that nobody was there to see; True if there was one."""
@@ -178,7 +175,7 @@ class Coordinator:
             if hsm is not None and hsm is not self._ledger.hsm(name):
                 self._ledger.set_hsm(name, hsm)
             if snapshot is not None:
-                self._snapshots.want(name, snapshot)
+                self._snapshots.store.want(name, snapshot)
             dataset = self._ledger.dataset(name)
         assert dataset is not None
         return dataset
@@ -194,45 +191,30 @@ class Coordinator:
             why_full = self._finder.why_full(known) if level != FULL_LEVEL else None
             if why_full is not None:
                 level = FULL_LEVEL
-            beginning = self._scoping.begin(known, level, margin_ns)
-            if why_full:
-                beginning = dataclasses.replace(
-                    beginning, note=f"it is a full backup instead of an incremental: {why_full}"
-                )
-            run = self._ledger.begin_run(dataset, level, beginning)
-            self._state.make_run(run.number)
-            self._take_snapshot(run)
+            with self._snapshots.reading(known) as reading:
+                beginning = self._scoping.begin(known, level, margin_ns, reading.take)
+                if why_full:
+                    why = f"it is a full backup instead of an incremental: {why_full}"
+                    beginning = dataclasses.replace(beginning, note=why)
+                run = self._ledger.begin_run(dataset, level, beginning)
+                self._state.make_run(run.number)
+                reading.begin(run.number)
             self._news.notify_all()
         return run
-
-    def _take_snapshot(self, run: Run) -> None:
-        """Let the run read one, if its dataset wants that, before anybody reads anything."""
-        if not self._snapshots.are_wanted(run.dataset):
-            return
-        try:
-            if self._snapshotter is None:
-                raise SnapshotRefused("no snapshots can be taken here")
-            path = self._snapshotter.path(run.root, f"forebay-{run.dataset}-{run.number}")
-            self._snapshots.keep(run.number, Snapshot(path))
-            self._snapshots.keep(run.number, self._snapshotter.take(run.root, path))
-        except SnapshotRefused as refused:
-            self._unread[run.number] = str(refused)
-
-    def _release_snapshots(self) -> None:
-        """Remove those that no open run reads; what stays is tried again with the next run."""
-        for number, snapshot in self._snapshots.leftovers():
-            if self._snapshotter is None:
-                return
-            with contextlib.suppress(SnapshotRefused):
-                self._snapshotter.release(snapshot.path)
-                self._snapshots.drop(number)
 
     def reopen_run(self, number: int) -> Run:
         """Open a run again that was left incomplete, as long as no newer one began."""
         with self._news:
-            run = self._ledger.reopen_run(number, self._targets)
-            self._state.make_run(run.number)
-            self._take_snapshot(run)
+            if (before := self._ledger.run(number)) is None:
+                raise UnknownRun(number)
+            known = self._ledger.dataset(before.dataset)
+            assert known is not None, "runs have datasets"
+            with self._snapshots.reading(known) as reading:
+                reading.take()
+                run = self._ledger.reopen_run(number, self._targets)
+                self._refusals.pop(number, None)
+                self._state.make_run(run.number)
+                reading.begin(run.number, ", taken when the run was resumed")
             if run.scan_ended is not None:  # it may have been killed before it did this
                 self._scoping.complete(run.number)
             self._news.notify_all()
@@ -262,7 +244,7 @@ class Coordinator:
             reason = why if reason is None else f"{why} ({reason})"
         self._ledger.end_run(number, state, reason, merkle)
         self._remove_leftovers(number)
-        self._release_snapshots()
+        self._snapshots.release()
         if merkle is not None:
             self._scoping.forget(run)
         ended = self._ledger.run(number)
@@ -363,11 +345,8 @@ class Coordinator:
                 run, found = self._find(hello)
             run = self._scoping.check(run, hello, found)
             snapshot = self._snapshots.of(run.number)
-            note = self._note(run, hello, found)
-            if snapshot is not None:
-                note = _joined(note, f"read from the snapshot {os.fsdecode(snapshot.path)}")
-            elif run.number in self._unread:
-                note = _joined(note, f"read live, without a snapshot: {self._unread[run.number]}")
+            said = (self._note(run, hello, found), self._snapshots.said(run.number))
+            note = "; ".join(filter(None, said))
             chain = tuple(row.job_id for row in found.chain)
             claim = Claim(hello.jobid, hello.job, hello.level, chain, note)
             try:
@@ -460,6 +439,7 @@ class Coordinator:
     def streamed(self, run: int, shard: int, jobid: int, receipts: ReceiptsInfo) -> None:
         """Record durable receipts."""
         with self._news:
+            self._snapshots.check(run)
             self._jobs.streamed(run, shard, jobid, self._epoch, receipts)
 
     def broken(self, run: int, shard: int, jobid: int, reason: str) -> None:
@@ -468,7 +448,3 @@ class Coordinator:
             if self._closed:
                 raise ForebayError("the coordinator has been closed")
             self._jobs.broken(run, shard, jobid, reason)
-
-
-def _joined(*sentences: str) -> str:
-    return "; ".join(filter(None, sentences))

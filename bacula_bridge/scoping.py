@@ -31,6 +31,7 @@ from shards.ledger import Beginning, Dataset, Ledger, Run
 from shards.receipts import ReceiptsDamaged
 from shards.schema import RowClass, RowFlag
 from shards.segment import SegmentStore
+from shards.snapshot import Snapshot
 from shards.sorted_file import SortedFileDamaged
 from shards.spans import covers, outermost
 from shards.state import StateDirectory
@@ -62,32 +63,48 @@ class Scoping:
         self._others_may_go_on = others_may_go_on
         self._rounds: dict[int, int] = {}
 
-    def begin(self, dataset: Dataset, level: str, margin_ns: int) -> Beginning:
-        """Take the position, before anything is read, and say where the run looks."""
+    def begin(
+        self,
+        dataset: Dataset,
+        level: str,
+        margin_ns: int,
+        take_snapshot: Callable[[], Snapshot | None] = lambda: None,
+    ) -> Beginning:
+        """Take the position, before anything is read, and say where the run looks.
+
+        A snapshot is taken between the two: what is listed is to be what will be read.
+        """
         source = self._change_source(dataset)
-        if source is None:
-            note = None if level == FULL_LEVEL else "no change reader is set up (`forebay watch`)"
-            return Beginning(note=note, margin_ns=margin_ns)
-        try:
-            with self._others_may_go_on():
-                position = source.position()
-        except Gap as gap:
-            return Beginning(note=None if level == FULL_LEVEL else str(gap), margin_ns=margin_ns)
+        position, why = None, "no change reader is set up (`forebay watch`)"
+        if source is not None:
+            try:
+                with self._others_may_go_on():
+                    position = source.position()
+            except Gap as gap:
+                why = str(gap)
+        snapshot = take_snapshot()
+        if source is None or position is None:
+            return Beginning(note=None if level == FULL_LEVEL else why, margin_ns=margin_ns)
         if level == FULL_LEVEL:
             return Beginning(position, margin_ns=margin_ns)
         try:
-            found = self._changes(dataset, level, source, position)
+            found = self._changes(dataset, level, source, position, snapshot)
         except (Gap, NamesUnknown, ReceiptsDamaged, SortedFileDamaged) as error:
             return Beginning(position, note=str(error), margin_ns=margin_ns)
         return replace(found, margin_ns=margin_ns)
 
     def _changes(
-        self, dataset: Dataset, level: str, source: ChangeSource, position: Position
+        self,
+        dataset: Dataset,
+        level: str,
+        source: ChangeSource,
+        position: Position,
+        snapshot: Snapshot | None,
     ) -> Beginning:
         bases, chains = self._bases(dataset, level)
         since = self._oldest(dataset, bases, position)
         with self._others_may_go_on():
-            changes = source.changes(since)
+            changes = source.changes(since, snapshot)
         if changes.directories:
             changes = self._with_listed(dataset, changes, bases, chains)
         names = set(changes.names)

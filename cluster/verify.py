@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from bacula_bridge import restore_object
 from bacula_bridge.catalog import Catalog, JobRow
 from bacula_bridge.chain import FULL
 from cluster.chains import OpenChain, ShardChain, VolumesGone, open_chains
@@ -196,7 +197,7 @@ class Verification:
             (
                 "receipts have {0} records, but the catalog's JobFiles are {1}",
                 totals.rows,
-                row.files,
+                row.files - self._restore_objects(row.job_id),
             ),
             (
                 "receipts have {0} bytes of data, but the ledger says {1}",
@@ -211,6 +212,10 @@ class Verification:
             self._findings.add(found.kind.value, text, key_path(found.key))
         _remove([*ours, *theirs])
         self.done.jobs += 1
+
+    def _restore_objects(self, jobid: int) -> int:
+        """Return how many of a job's files are restore objects, which have no receipts."""
+        return len(self._catalog.restore_objects(jobid, restore_object.NAME))
 
     def _catalog_records(self, jobid: int) -> Iterator[pa.RecordBatch]:
         """Yield what the catalog has of a job; names outside of the root are differences."""

@@ -15,7 +15,7 @@ from filesystems.cephfs.filesystem import CephfsFilesystem
 from filesystems.errors import for_root
 from filesystems.interface import Filesystem
 from filesystems.lustre.api import Library
-from filesystems.lustre.errors import LibraryMissing
+from filesystems.lustre.errors import LibraryMissing, LibraryTooOld, LustreFailed
 from filesystems.lustre.filesystem import LustreFilesystem
 from filesystems.mountinfo import mount_type
 from filesystems.posix import PosixFilesystem
@@ -64,8 +64,10 @@ def detect(root: str | bytes | os.PathLike[str]) -> Detected:
         return Detected(CephfsFilesystem(root), type_name)
     if type_name == LUSTRE_TYPE:
         try:
-            return Detected(LustreFilesystem(root, Library()), type_name)
-        except LibraryMissing as error:
+            lustre = LustreFilesystem(root, Library())
+            lustre.check()
+            return Detected(lustre, type_name)
+        except (LibraryMissing, LibraryTooOld, LustreFailed) as error:
             access = f"through the mount by one walker for all MDTs: {error}"
             return Detected(PosixFilesystem(root, access), type_name)
     return Detected(filesystem, type_name)

@@ -73,9 +73,11 @@ class LeaseLoop:
 
     def _walk(self, lease: Lease) -> WalkedLease | None:
         try:
-            return self._walker(lease.root, lease.read_root).walk(
-                lease, self._state.segments(lease.run)
-            )
+            walker = self._walker(lease.root, lease.read_root)
+            walked = walker.walk(lease, self._state.segments(lease.run))
+            if lease.read_root:
+                os.stat(lease.read_root)  # if it is gone, names looked gone that are not
+            return walked
         except (OSError, ForebayError) as error:
             self._fail(lease, error)
             return None

@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 from filesystems.cephfs.attributes import MOUNT_TYPES as CEPHFS_TYPES
 from filesystems.mountinfo import mount_type_of
-from shards.snapshots import Snapshot, SnapshotRefused
+from shards.snapshot import Snapshot, SnapshotRefused
 
 # docs.ceph.com/en/latest/cephfs/snapshots. A client that is told of a snapshot still sends what it
 # had in its buffers to it; measured with Ceph 18.2.7, that was there after 10 s.

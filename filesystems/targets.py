@@ -137,6 +137,10 @@ class TargetsFilesystem(PosixFilesystem):
             if status.st_dev != device:
                 return None
             return (status.st_dev, status.st_ino), self._target_of(descriptor, above)
+        except OSError as error:
+            if error.errno in _GONE:  # removed since it was opened
+                return None
+            raise
         finally:
             os.close(descriptor)
 

@@ -13,6 +13,7 @@ from typing import ClassVar, NamedTuple, Protocol, Self
 
 from shards.errors import ForebayError
 from shards.keys import name_key
+from shards.snapshot import Snapshot
 
 # More than that is no incremental any more: a scan costs less, in memory as in time.
 CHANGES_MAX = 1_000_000
@@ -81,8 +82,12 @@ class ChangeSource(Protocol):
     def position(self) -> Position:
         """Return where the source stands: everything done before this call is at or before it."""
 
-    def changes(self, since: Position) -> ChangeSet:
-        """Return where to look for everything that was done after a position."""
+    def changes(self, since: Position, snapshot: Snapshot | None = None) -> ChangeSet:
+        """Return where to look for everything that was done after a position.
+
+        With a snapshot that is where the names will be looked at; it is later than the position
+        that was taken last.
+        """
 
     def forget(self, before: Position) -> None:
         """Let the source drop what no position from this one on needs."""

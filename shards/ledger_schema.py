@@ -172,9 +172,9 @@ CREATE TABLE IF NOT EXISTS snapshots_wanted (
 ) STRICT
 """,
     """
-CREATE TABLE IF NOT EXISTS snapshots (  -- of runs; a row is there before the snapshot is
-    run INTEGER PRIMARY KEY REFERENCES runs (number),
-    path BLOB NOT NULL,
+CREATE TABLE IF NOT EXISTS snapshots (  -- until released; a row is there before the snapshot is
+    path BLOB PRIMARY KEY,
+    run INTEGER REFERENCES runs (number),  -- that reads it; null: it has not begun yet
     root BLOB NOT NULL,              -- the dataset's root in it; empty until it is there
     inode_mask INTEGER NOT NULL,
     time_ns INTEGER NOT NULL

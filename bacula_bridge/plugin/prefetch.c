@@ -280,7 +280,9 @@ static void fill_from(struct fb_prefetch *item, const struct fb_prefetch_source 
   if (item->status != FB_SAVED && item->status != FB_CHANGED)
     return;
   add_blob(item, source, fd, stx);
-  if (item->large && item->status != FB_UNREADABLE)
+  if (item->status == FB_UNREADABLE)
+    item->large = false;
+  if (item->large)
     item->fd = fd;
 }
 

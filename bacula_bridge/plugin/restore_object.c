@@ -66,7 +66,7 @@ void fb_tally_directory(struct fb_tally *tally, const struct fb_blob *stream) {
 bool fb_tally_is_empty(const struct fb_tally *tally) { return tally->kind == FB_LAYOUT_NONE; }
 
 static void put_identity(enum fb_layout_kind kind, const char *root, char *out) {
-  char found[FB_IDENTITY_BYTES];
+  char found[FB_IDENTITY_BYTES] = {0};
   strcpy(out, "-");
   if (kind == FB_LAYOUT_CEPH && getxattr(root, CEPH_CLUSTER, found, sizeof(found)) == UUID_LEN &&
       strspn(found, "0123456789abcdef-") >= UUID_LEN)

@@ -133,6 +133,8 @@ class CephfsClient:
         raise found
 
 
+# A snapshot's root is a new one for each run.
+CLIENTS_MAX = 64
 _clients: dict[tuple[bytes, CephfsSettings], CephfsClient] = {}
 _clients_lock = threading.Lock()
 
@@ -140,6 +142,9 @@ _clients_lock = threading.Lock()
 def client_of(root: bytes, settings: CephfsSettings) -> CephfsClient:
     """Return the process's client of a tree."""
     with _clients_lock:
+        # The oldest go first; one that is still used lives as long as its walks.
+        while len(_clients) >= CLIENTS_MAX and (root, settings) not in _clients:
+            del _clients[next(iter(_clients))]
         return _clients.setdefault((root, settings), CephfsClient(root, settings))
 
 

@@ -19,7 +19,7 @@ import stat
 from typing import Any
 
 from filesystems.cephfs.attributes import CLUSTER, cluster_id
-from filesystems.cephfs.settings import CephfsSettings
+from filesystems.cephfs.settings import BY_LIBRARY, WALK_VARIABLE, CephfsSettings
 from filesystems.interface import WalkOptions
 from filesystems.kernel.cephfs_mount import (
     CephfsAttributes,
@@ -54,6 +54,12 @@ def paths_in_cephfs(root: bytes, settings: CephfsSettings) -> list[bytes]:
         raise CephfsUnusable("/proc does not tell what is mounted")
     if b"ino32" in mount.options:
         raise CephfsUnusable("the mount has inode numbers of its own (ino32)")
+    if mount.type_name == _KERNEL_CLIENT and not settings.any_client:
+        raise CephfsUnusable(
+            f"beside Linux's client it was not tried; {WALK_VARIABLE}={BY_LIBRARY} takes it"
+        )
+    if b".snap" in path.split(b"/"):
+        raise CephfsUnusable("inode numbers in a snapshot are the mount's own")
     inside = os.path.relpath(path, mount.point)
     if inside.split(b"/")[0] == b"..":
         raise CephfsUnusable("/proc does not tell where the root is in its mount")

@@ -36,6 +36,7 @@ from shards.changes import (
     Subdirectory,
 )
 from shards.errors import ForebayError, UsageError
+from shards.snapshot import Snapshot
 
 # Between a change and its rctime at the root up to 20 s were measured, and a client keeps what
 # was written for 5 s before it tells of it.
@@ -99,10 +100,12 @@ class RctimeSource:
     def forget(self, before: Position) -> None:
         """There is no log to drop anything from."""
 
-    def changes(self, since: Position) -> ChangeSet:
+    def changes(self, since: Position, snapshot: Snapshot | None = None) -> ChangeSet:
         """Return where to look for what was done between since and the position taken last.
 
-        It waits until what was done before that position shows in the directories above it.
+        It waits until what was done before that position shows in the directories above it. With a
+        snapshot its directories are listed; whether something below one changed, both tell: what
+        was done before it may reach only the live directories above.
         """
         until = self._taken or self.position()
         if (since.source, since.session) != (until.source, until.session):
@@ -117,7 +120,7 @@ class RctimeSource:
         oldest = int(since.sequence / 1e9 - self._margin_s)
         try:
             with ThreadPoolExecutor(THREADS, thread_name_prefix="rctime") as pool:
-                return _Descent(self._root, oldest, pool).run()
+                return _Descent(self._root, oldest, pool, snapshot).run()
         except Gap:
             raise
         except (OSError, ForebayError) as error:
@@ -127,11 +130,15 @@ class RctimeSource:
 class _Descent:
     """One descent, level by level."""
 
-    def __init__(self, root: bytes, oldest: int, pool: ThreadPoolExecutor) -> None:
-        self._root = root
+    def __init__(
+        self, root: bytes, oldest: int, pool: ThreadPoolExecutor, snapshot: Snapshot | None
+    ) -> None:
+        self._live = root
+        self._root = root if snapshot is None else snapshot.root
+        self._mask = -1 if snapshot is None or not snapshot.inode_mask else snapshot.inode_mask
         self._oldest = oldest  # second; what changed before it is known
         self._pool = pool
-        self._device = os.stat(root).st_dev
+        self._device = os.stat(self._root).st_dev
         self._names = 0
 
     def run(self) -> ChangeSet:
@@ -163,7 +170,7 @@ class _Descent:
         """
         full = os.path.join(self._root, path) if path else self._root
         try:
-            if recursive_change_second(full) < self._oldest:
+            if recursive_change_second(full) < self._oldest and self._is_old_live(path, full):
                 return _OLD
             names: list[bytes] = []
             subdirectories: dict[bytes, Subdirectory] = {}
@@ -174,12 +181,27 @@ class _Descent:
                     status = _directory_status(entry)
                     if status is not None and status.st_dev == self._device:
                         is_changed = status.st_ctime_ns >= self._oldest * 10**9
-                        subdirectories[entry.name] = Subdirectory(status.st_ino, is_changed)
+                        subdirectories[entry.name] = Subdirectory(
+                            status.st_ino & self._mask, is_changed
+                        )
         except OSError as error:
             if path and error.errno in _GONE:
                 return None
             raise
         return ChangedDirectory(path, subdirectories), names
+
+    def _is_old_live(self, path: bytes, full: bytes) -> bool:
+        """Tell whether nothing changed in the live directory that a snapshot's is of."""
+        if self._root == self._live:
+            return True
+        live = os.path.join(self._live, path) if path else self._live
+        try:
+            is_same = os.lstat(live).st_ino == os.lstat(full).st_ino & self._mask
+            return is_same and recursive_change_second(live) < self._oldest
+        except OSError as error:
+            if error.errno in _GONE:
+                return False
+            raise
 
     def _count_name(self) -> None:
         # Threads may lose a few of each other's: the bound is one of memory.

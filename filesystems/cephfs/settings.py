@@ -33,6 +33,7 @@ class CephfsSettings:
     """How a CephFS tree is to be walked."""
 
     by_library: bool = True
+    any_client: bool = False  # also beside Linux's client, which it was never tried with
     path: bytes | None = None  # of the mount's root in CephFS; None: as the mount says, or "/"
     user: str | None = None  # of Ceph, without "client."; None: libcephfs's default
     timeout_s: int = TIMEOUT_S  # for the cluster to answer a mount
@@ -41,8 +42,8 @@ class CephfsSettings:
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> CephfsSettings:
         """Read the variables. Raises CephfsSettingUnusable."""
-        walk = environment.get(WALK_VARIABLE, BY_LIBRARY)
-        if walk not in (BY_LIBRARY, BY_MOUNT):
+        walk = environment.get(WALK_VARIABLE)
+        if walk not in (None, BY_LIBRARY, BY_MOUNT):
             raise CephfsSettingUnusable(WALK_VARIABLE, walk, f"{BY_LIBRARY} or {BY_MOUNT}")
         path = environment.get(PATH_VARIABLE)
         if path is not None and (not path.startswith("/") or ".." in path.split("/")):
@@ -52,6 +53,7 @@ class CephfsSettings:
             wanted = f"seconds from 1 to {TIMEOUT_S_MAX}"
             raise CephfsSettingUnusable(TIMEOUT_VARIABLE, timeout, wanted)
         return cls(
+            walk != BY_MOUNT,
             walk == BY_LIBRARY,
             None if path is None else os.fsencode(path),
             environment.get(USER_VARIABLE) or _user_of(environment.get("CEPH_ARGS", "")),

@@ -19,6 +19,7 @@ from filesystems.fanotify.looks import Kind
 from filesystems.fanotify.tree import OpenDirectory, RootIdentity, Tree, inode_of, leads_to
 from shards.changes import CHANGES_MAX, ChangeSet, Gap, Position, without_covered
 from shards.errors import ForebayError
+from shards.snapshot import Snapshot
 
 
 class FanotifySource:
@@ -41,7 +42,7 @@ class FanotifySource:
         question = {"ask": "forget", "session": before.session, "sequence": before.sequence}
         ask(self._folder, question)
 
-    def changes(self, since: Position) -> ChangeSet:
+    def changes(self, since: Position, snapshot: Snapshot | None = None) -> ChangeSet:
         """Return where to look for what was done after a position.
 
         Other names of an inode: `inodes` has those that no reported name leads to. Where one does,

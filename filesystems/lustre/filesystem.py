@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 
 from filesystems.lustre.api import Library
+from filesystems.lustre.errors import LustreFailed
 from filesystems.mountinfo import mount_point_of
 from filesystems.targets import TargetsFilesystem
 
@@ -31,4 +32,16 @@ class LustreFilesystem(TargetsFilesystem):
         return [f"MDT{index:04x}" for index in range(count)]
 
     def target_of_open(self, descriptor: int, above: int) -> int:
-        return self._library.target_of(descriptor)
+        try:
+            return self._library.target_of(descriptor)
+        except LustreFailed:
+            return above
+
+    def check(self) -> None:
+        """Raise LibraryTooOld or LustreFailed if the library cannot tell who serves the root."""
+        descriptor = os.open(self.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            self._library.target_of(descriptor)
+        finally:
+            os.close(descriptor)
+        self.names_of_targets(0)

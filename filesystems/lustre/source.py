@@ -30,6 +30,7 @@ from filesystems.lustre.resolve import Resolver, inside
 from filesystems.lustre.settings import LustreChangelogs
 from shards.changes import CHANGES_MAX, ChangeSet, Gap, Position, without_covered
 from shards.errors import ForebayError
+from shards.snapshot import Snapshot
 
 # Of places that are not in the log yet, in memory: about a million. Each is written once.
 GATHERED_BYTES_MAX = 96 << 20
@@ -72,7 +73,7 @@ class LustreSource:
             if (before.source, before.session) == (self.name, opened.session):
                 opened.log.forget(before.sequence)
 
-    def changes(self, since: Position) -> ChangeSet:
+    def changes(self, since: Position, snapshot: Snapshot | None = None) -> ChangeSet:
         """Return where to look for what was done after a position.
 
         Other names of an inode: `inodes` has those that no path inside the root was found of, and
@@ -180,12 +181,12 @@ class _Opened:
         try:
             for drained in parts:
                 places.add(drained.records)
-                cursor = drained.cursor
                 lost = drained.lost
                 if places.was_off:
                     lost = f"the changelog of {target} was off for a time"
                 if lost:
                     self.log.lose(lost)
+                cursor = drained.cursor  # not behind a gap that the log does not know of
                 if lost or places.memory_bytes > GATHERED_BYTES_MAX:
                     full, places, durable = places, Places(), cursor
                     self.log.add(full, target, cursor)

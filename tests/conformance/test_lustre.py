@@ -63,4 +63,10 @@ class TestMdts(TargetsSuite):
 def test_what_the_library_says_against_it_is_told(tmp_path, state, call):
     (state / "fault").write_text(f"{call} 5 0")
     with pytest.raises(LustreFailed, match="Input/output error"):
-        LustreFilesystem(tmp_path, Library(library())).targets()
+        LustreFilesystem(tmp_path, Library(library())).check()
+
+
+def test_a_directory_whose_mdt_is_not_told_is_its_parents(tmp_path, state):
+    (tmp_path / "a").mkdir()
+    (state / "fault").write_text("mdtidx 5 0")
+    assert LustreFilesystem(tmp_path, Library(library())).target_of(b"a") == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
@@ -70,3 +71,18 @@ def test_more_targets_than_walkers_share_them(tmp_path, highest):
     filesystem = TestPinned().placed(tmp_path, {b"a": highest})
     assert len(filesystem.targets()) == targets.TARGETS_MAX
     assert filesystem.target_of(b"a") == highest % targets.TARGETS_MAX
+
+
+def test_a_directory_that_goes_while_its_target_is_asked_for_is_left_out(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+
+    class Vanishing(PinnedFilesystem):
+        def target_of_open(self, descriptor: int, above: int) -> int:
+            if os.readlink(f"/proc/self/fd/{descriptor}").endswith("/a"):
+                raise FileNotFoundError(errno.ENOENT, "gone")
+            return super().target_of_open(descriptor, above)
+
+    filesystem = Vanishing(os.fsencode(tmp_path), {b"b": 1})
+    assert len(filesystem.targets()) == 2
+    assert TestPinned().walk(filesystem).keys() == {b"", b"a", b"b"}

@@ -338,4 +338,7 @@ def test_a_run_reads_a_snapshot_and_leaves_none(installation, clients, tmp_path)
     assert installation.ok("show", second["run"], "--json").json["files"] == 1
     third = installation.backup(root, "--name", "snapped", "--snapshot")
     assert installation.ok("show", third["run"], "--json").json["files"] == 0
+    for words in ([], ["--data"]):
+        found = installation.ok("verify", third["run"], "--json", *words).json
+        assert found["differences"] == 0
     check(installation, third["run"], root, tmp_path)

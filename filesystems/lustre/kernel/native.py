@@ -203,7 +203,8 @@ class Places:
     def newest(self, count_max: int) -> int:
         """Return after which sequence there are at most so many; 0 if all are."""
         sequence = ffi.new("uint64_t *")
-        assert _check(lib.fl_places_newest(self._native, count_max, sequence), "places") == 0
+        code = _check(lib.fl_places_newest(self._native, count_max, sequence), "places")
+        assert code == 0, code
         return int(sequence[0])
 
     def blocks(

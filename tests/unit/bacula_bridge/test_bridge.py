@@ -381,7 +381,7 @@ def test_a_run_killed_before_it_looked_for_the_other_names_of_an_inode_still_doe
         def position(self):
             return Position("one-name", "session", 1)
 
-        def changes(self, since):
+        def changes(self, since, snapshot=None):
             return ChangeSet(names=[b"new-link"])
 
         def forget(self, before):

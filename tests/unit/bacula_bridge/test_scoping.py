@@ -26,7 +26,7 @@ class Scripted:
         self.sequence += 1
         return Position(self.name, "session", self.sequence)
 
-    def changes(self, since):
+    def changes(self, since, snapshot=None):
         self.before_it_answers()
         return self.said
 

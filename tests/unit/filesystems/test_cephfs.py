@@ -2,6 +2,8 @@
 
 import errno
 import os
+import shutil
+from pathlib import Path
 
 import pytest
 
@@ -9,6 +11,7 @@ from filesystems.cephfs import attributes, rctime
 from filesystems.cephfs.attributes import AttributeUnknown, NoAttributes, cluster_id
 from filesystems.cephfs.rctime import MARGIN_S, SETTLE_S, RctimeSource
 from shards.changes import Gap, Position
+from shards.snapshot import Snapshot
 
 CLUSTER = "5200f8e8-906e-4a14-9c02-3271740f9466"
 NOW = 1_800_000_000.0
@@ -194,3 +197,54 @@ def test_a_client_without_the_cluster_identity_is_named(ceph):
     ceph.cluster = b"not one"
     with pytest.raises(AttributeUnknown):
         cluster_id(ceph.root)
+
+
+@pytest.fixture
+def snapped(ceph, monkeypatch):
+    """A snapshot of the tree, in which every directory has the live one's inode number."""
+    shown = ceph.root + b"-snapshot"
+    shutil.copytree(ceph.root, shown)
+    inodes = {}
+    real = os.lstat
+
+    def lstat(path, **named):
+        if named:  # shutil's
+            return real(path, **named)
+        relative = os.path.relpath(path, shown if path.startswith(shown) else ceph.root)
+        status = real(path)
+        inode = inodes.get(path, 1000 + len(relative))
+        return os.stat_result([status[0], inode, *status[2:]])
+
+    monkeypatch.setattr(rctime.os, "lstat", lstat)
+    return Snapshot(shown, shown, 0, 1), inodes
+
+
+def in_snapshot(path):
+    return os.path.join(b"../tree-snapshot", path)
+
+
+def listed_in(ceph, snapshot):
+    changes = source(ceph)[0].changes(since(ceph, 1000), snapshot)
+    return {directory.path for directory in changes.directories}, set(changes.names)
+
+
+def test_names_come_from_the_snapshot(ceph, snapped):
+    snapshot, _ = snapped
+    (Path(os.fsdecode(ceph.root)) / "a" / "f").rename(Path(os.fsdecode(ceph.root)) / "a" / "moved")
+    ceph.change(b".", b"a")
+    directories, names = listed_in(ceph, snapshot)
+    assert directories == {b"", b"a"}
+    assert b"a/f" in names
+    assert b"a/moved" not in names
+
+
+def test_a_change_shows_in_the_live_directories_or_in_the_snapshots(ceph, snapped):
+    snapshot, inodes = snapped
+    assert listed_in(ceph, snapshot) == (set(), set())
+    ceph.change(b".", in_snapshot(b"a"))
+    assert listed_in(ceph, snapshot)[0] == {b"", b"a"}
+    # One that another has taken the place of, or that is gone, tells nothing.
+    inodes[os.path.join(ceph.root, b"b")] = 7
+    assert listed_in(ceph, snapshot)[0] == {b"", b"a", b"b"}
+    shutil.rmtree(os.path.join(ceph.root, b"a/in"))
+    assert listed_in(ceph, snapshot)[0] == {b"", b"a", b"a/in", b"b"}

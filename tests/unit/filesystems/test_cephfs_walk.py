@@ -239,7 +239,8 @@ def test_the_path_in_cephfs_is_what_the_mount_says_a_setting_or_the_one_from_the
     info = MountInfo(root.encode(), point.encode(), type_name, source.encode(), ())
     monkeypatch.setattr(proof, "mount_of", lambda _: info)
     monkeypatch.setattr(proof.os, "readlink", lambda _: b"/mnt/tree/x")
-    assert proof.paths_in_cephfs(bytes(tmp_path), CephfsSettings(**settings)) == expected
+    chosen = CephfsSettings(any_client=True, **settings)
+    assert proof.paths_in_cephfs(bytes(tmp_path), chosen) == expected
 
 
 def test_inode_numbers_of_32_bits_are_refused(root, library, monkeypatch):
@@ -252,6 +253,7 @@ def test_settings_come_from_the_environment():
     read = CephfsSettings.from_environment
     assert read({}) == CephfsSettings()
     assert read({"FOREBAY_CEPHFS_WALK": "mount"}) == CephfsSettings(by_library=False)
+    assert read({"FOREBAY_CEPHFS_WALK": "libcephfs"}) == CephfsSettings(any_client=True)
     assert read(
         {
             "FOREBAY_CEPHFS_PATH": "/volumes/a",

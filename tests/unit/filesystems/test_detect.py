@@ -12,6 +12,7 @@ from filesystems.errors import RootMissing, RootNotADirectory
 from filesystems.lustre.api import Library
 from filesystems.mountinfo import mount_point_of, mount_type_of
 from tests.conformance.walk_isolated import in_child, mount_tmpfs, needs_root
+from tests.support.lustre.targets import library, standin_state
 
 
 def test_a_directory_gets_the_posix_adapter_and_the_name_of_its_filesystem(tmp_path):
@@ -72,8 +73,26 @@ def test_cephfs_has_an_adapter_of_its_own(tmp_path, on, name):
 
 def test_lustre_has_an_adapter_of_its_own_where_its_library_is(tmp_path, on, monkeypatch):
     on("lustre")
+    monkeypatch.setattr("filesystems.detect.Library", lambda: Library(library()))
+    with standin_state(tmp_path / "state"):
+        assert detect(tmp_path).filesystem.name == "lustre"
+
+
+@pytest.mark.parametrize("call", ["obd_count", "mdtidx"])
+def test_lustre_whose_library_fails_is_walked_as_any_tree(tmp_path, on, monkeypatch, call):
+    on("lustre")
+    monkeypatch.setattr("filesystems.detect.Library", lambda: Library(library()))
+    with standin_state(tmp_path / "state") as state:
+        (state / "fault").write_text(f"{call} 5 0")
+        found = detect(tmp_path)
+    assert found.filesystem.name == "posix"
+    assert "Input/output error" in found.filesystem.access
+
+
+def test_lustre_with_an_old_library_is_walked_as_any_tree(tmp_path, on, monkeypatch):
+    on("lustre")
     monkeypatch.setattr("filesystems.detect.Library", lambda: Library("libc.so.6"))
-    assert detect(tmp_path).filesystem.name == "lustre"
+    assert "has no llapi_" in detect(tmp_path).filesystem.access
 
 
 def test_lustre_without_its_library_is_walked_as_any_tree_and_says_so(tmp_path, on, monkeypatch):

@@ -344,3 +344,38 @@ def test_a_snapshot_is_walked_in_the_roots_place_without_forebays_own_folder(tmp
     assert opened == [bytes(shown)]
     (result,) = leases.results
     assert result.inodes == 3  # the root, home, data; and not home/state
+
+
+def test_a_snapshot_that_goes_in_the_midst_of_a_lease_fails_the_run(tmp_path):
+    """Names in it then looked gone that are not, and would be deleted in the backup."""
+    root, shown = tmp_path / "root", tmp_path / "shown"
+    for place in (root, shown):
+        place.mkdir()
+    lease = Lease(1, 1, 1, bytes(root), 1, 0, (), False, False, (b"name",), read_root=bytes(shown))
+    failed, left = [], [lease]
+
+    class OneLease:
+        def take(self, wait_s):
+            if not left:
+                stopping.set()
+            return left.pop() if left else None
+
+        def commit(self, number, result):
+            raise AssertionError("nothing is to be committed")
+
+        def fail(self, run, reason):
+            failed.append(reason)
+
+    class Going(PosixFilesystem):
+        def walk(self, directories, options, include_root=False):
+            walk = super().walk(directories, options, include_root)
+            shown.rmdir()
+            return walk
+
+    stopping = threading.Event()
+    state = StateDirectory(tmp_path / "state")
+    state.make()
+    state.make_run(1)
+    LeaseLoop(OneLease(), state, Going).serve(stopping)
+    (reason,) = failed
+    assert str(shown) in reason

@@ -6,7 +6,7 @@ import pytest
 
 from filesystems import snapshots
 from filesystems.snapshots import SETTLE_S, Snapshots
-from shards.snapshots import SnapshotRefused
+from shards.snapshot import SnapshotRefused
 
 
 @pytest.fixture

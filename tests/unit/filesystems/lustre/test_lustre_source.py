@@ -18,7 +18,7 @@ from filesystems.lustre import api as api_module
 from filesystems.lustre import changelog as changelog_module
 from filesystems.lustre import log as log_module
 from filesystems.lustre import source as source_module
-from filesystems.lustre.errors import LogBusy, LustreFailed, SettingsWrong
+from filesystems.lustre.errors import LogBusy, LogUnusable, LustreFailed, SettingsWrong
 from filesystems.lustre.fid import Fid
 from filesystems.lustre.kernel.native import rows as block_rows
 from filesystems.lustre.log import ChangeLog, locked
@@ -703,3 +703,21 @@ def test_snapshots_see_what_a_planner_would_miss(lustre):
     lustre.tree.create(lustre.root + b"/x")
     assert before.sequence
     assert missed(state, snapshot(lustre.root), EMPTY) == [b"", b"x"]
+
+
+def test_a_gap_that_could_not_be_written_down_is_found_again(lustre, monkeypatch):
+    """The cursor must not be kept behind it: the next reading would see nothing wrong."""
+    before = lustre.source.position()
+    lustre.target.mark(FINI)
+    lustre.target.append(1, fid(900, 1), lustre.tree.fid(lustre.root), b"x")
+    real = ChangeLog.lose
+
+    def full(self, *arguments):
+        raise LogUnusable(str(self._path), os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(ChangeLog, "lose", full)
+    with pytest.raises(Gap, match="No space left"):
+        lustre.source.position()
+    monkeypatch.setattr(ChangeLog, "lose", real)
+    with pytest.raises(Gap, match="was off for a time"):
+        lustre.source.changes(before)
