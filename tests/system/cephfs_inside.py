@@ -329,7 +329,7 @@ def test_a_run_reads_a_snapshot_and_leaves_none(installation, clients, tmp_path)
     first = installation.backup(root, "--name", "snapped", "--shards", "2", "--snapshot")
     for job in first["jobs"]:
         log = installation.job_log(job["jobid"])
-        assert f"read from the snapshot {root}/.snap/forebay-snapped-{first['run']}" in log
+        assert f"read from the snapshot {root}/.snap/forebay-snapped-" in log
     assert os.listdir(root / ".snap") == []
     check(installation, first["run"], root, tmp_path)
     (root / "d1" / "f1").write_bytes(b"changed since")
