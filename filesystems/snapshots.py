@@ -1,7 +1,7 @@
 """Snapshots as what a run reads: taken before anything is looked at, released when it has ended.
 
 Covers: which filesystems have them, and the check that a snapshot shows the live inode numbers.
-Does not cover: when they are taken, and that none is left behind (bacula_bridge.coordinator).
+Does not cover: when they are taken, and that none is left behind (bacula_bridge.run_snapshots).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _CEPH_FUSE_MASK = (1 << 48) - 1
 
 
 class Snapshots:
-    """Takes and releases them; implements shards.snapshots.Snapshotter."""
+    """Takes and releases them; implements shards.snapshot.Snapshotter."""
 
     def __init__(self, settle: Callable[[float], None] = time.sleep) -> None:
         self._settle = settle

@@ -13,6 +13,7 @@ import errno
 import os
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from itertools import islice
 
@@ -60,11 +61,8 @@ class TargetsFilesystem(PosixFilesystem):
         at = b""
         for component in [b"", *filter(None, directory.split(b"/"))]:
             at = os.path.join(at, component)
-            descriptor = _open(os.path.join(self.root, at))
-            try:
+            with _opened(os.path.join(self.root, at)) as descriptor:
                 target = self._target_of(descriptor, target)
-            finally:
-                os.close(descriptor)
         return target
 
     def walk(
@@ -100,14 +98,11 @@ class TargetsFilesystem(PosixFilesystem):
         placed: dict[Identity, int] = {}
         left = DIRECTORIES_MAX
         try:
-            descriptor = os.open(self.root, _DIRECTORY)
+            with _opened(self.root, follow=True) as descriptor:
+                device = os.fstat(descriptor).st_dev
+                level = [(self.root, self._target_of(descriptor, 0))]
         except OSError as error:
             raise for_root(self.root, error.errno or 0) from error
-        try:
-            device = os.fstat(descriptor).st_dev
-            level = [(self.root, self._target_of(descriptor, 0))]
-        finally:
-            os.close(descriptor)
         for depth in range(DEPTH_MAX):
             below: list[tuple[bytes, int]] = []
             for path, above in level:
@@ -127,50 +122,46 @@ class TargetsFilesystem(PosixFilesystem):
     def _look(self, path: bytes, above: int, device: int) -> tuple[Identity, int] | None:
         """Return which directory this is, and its target; None: there is none to look at."""
         try:
-            descriptor = _open(path)
+            with _opened(path) as descriptor:
+                status = os.fstat(descriptor)
+                if status.st_dev != device:
+                    return None
+                return (status.st_dev, status.st_ino), self._target_of(descriptor, above)
         except OSError as error:
             if error.errno in _GONE:
                 return None
             raise
-        try:
-            status = os.fstat(descriptor)
-            if status.st_dev != device:
-                return None
-            return (status.st_dev, status.st_ino), self._target_of(descriptor, above)
-        except OSError as error:
-            if error.errno in _GONE:  # removed since it was opened
-                return None
-            raise
-        finally:
-            os.close(descriptor)
 
     def _target_of(self, descriptor: int, above: int) -> int:
         return self.target_of_open(descriptor, above) % TARGETS_MAX
 
 
-def _open(path: bytes) -> int:
-    """Open a directory, without a trace in it where that is permitted (open(2), O_NOATIME)."""
-    flags = _DIRECTORY | os.O_NOFOLLOW
+@contextmanager
+def _opened(path: bytes, follow: bool = False) -> Iterator[int]:
+    """A directory's descriptor, made without a trace in it where permitted (open(2), O_NOATIME)."""
+    flags = _DIRECTORY if follow else _DIRECTORY | os.O_NOFOLLOW
     try:
-        return os.open(path, flags | os.O_NOATIME)
+        descriptor = os.open(path, flags | os.O_NOATIME)
     except PermissionError:
-        return os.open(path, flags)
-
-
-def _directories_in(path: bytes) -> Iterator[bytes]:
+        descriptor = os.open(path, flags)
     try:
-        descriptor = _open(path)
-    except OSError as error:
-        if error.errno in _GONE:
-            return
-        raise
-    try:
-        with os.scandir(descriptor) as entries:
-            for entry in islice(entries, NAMES_MAX):
-                if entry.is_dir(follow_symlinks=False):
-                    yield os.fsencode(entry.name)
+        yield descriptor
     finally:
         os.close(descriptor)
+
+
+def _directories_in(path: bytes) -> list[bytes]:
+    try:
+        with _opened(path) as descriptor, os.scandir(descriptor) as entries:
+            return [
+                os.fsencode(entry.name)
+                for entry in islice(entries, NAMES_MAX)
+                if entry.is_dir(follow_symlinks=False)
+            ]
+    except OSError as error:
+        if error.errno in _GONE:
+            return []
+        raise
 
 
 class _PlacedWalk(Walk):

@@ -38,7 +38,7 @@ class Snapshotter(Protocol):
         """Return what a snapshot of this name would be; SnapshotRefused if there can be none."""
 
     def take(self, root: bytes, path: bytes) -> Snapshot:
-        """Take it; SnapshotRefused if that fails, and then there is none of that path of ours."""
+        """Take it; SnapshotRefused if that fails: release the path then too, there may be one."""
 
     def release(self, path: bytes) -> None:
         """Remove it; nothing, if there is none. SnapshotRefused if that fails."""

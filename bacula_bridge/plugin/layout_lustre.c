@@ -92,7 +92,8 @@ static enum fb_lustre_verdict check_pattern(struct plain *plain) {
 
 /* All size bytes at lov: objects follow, one for each stripe, or none (not instantiated,
  * released, a directory's). */
-static enum fb_lustre_verdict take_plain(const uint8_t *lov, size_t size, struct plain *out) {
+/* Is it a plain layout, and is its head all there? */
+static enum fb_lustre_verdict check_head(const uint8_t *lov, size_t size, size_t *head) {
   if (size < 4)
     return FB_LUSTRE_DAMAGED;
   uint32_t magic = fb_get_u32(lov);
@@ -100,9 +101,15 @@ static enum fb_lustre_verdict take_plain(const uint8_t *lov, size_t size, struct
     return FB_LUSTRE_FOREIGN;
   if (magic != MAGIC_V1 && magic != MAGIC_V3 && magic != MAGIC_SPECIFIC)
     return FB_LUSTRE_UNKNOWN;
-  size_t head = magic == MAGIC_V1 ? V1_BYTES : V3_BYTES;
-  if (size < head)
-    return FB_LUSTRE_DAMAGED;
+  *head = magic == MAGIC_V1 ? V1_BYTES : V3_BYTES;
+  return size < *head ? FB_LUSTRE_DAMAGED : FB_LUSTRE_OK;
+}
+
+static enum fb_lustre_verdict take_plain(const uint8_t *lov, size_t size, struct plain *out) {
+  size_t head;
+  enum fb_lustre_verdict verdict = check_head(lov, size, &head);
+  if (verdict != FB_LUSTRE_OK)
+    return verdict;
   *out = (struct plain){.pattern = fb_get_u32(lov + 4),
                         .stripe_size = fb_get_u32(lov + 24),
                         .stripe_count = fb_get_u16(lov + 28)};
@@ -111,7 +118,7 @@ static enum fb_lustre_verdict take_plain(const uint8_t *lov, size_t size, struct
     return FB_LUSTRE_DAMAGED;
   if (size != head && (is_special || size != head + OBJECT_BYTES * out->stripe_count))
     return FB_LUSTRE_DAMAGED;
-  if (magic != MAGIC_V1 && !take_pool(lov + V1_BYTES, out->pool))
+  if (head == V3_BYTES && !take_pool(lov + V1_BYTES, out->pool))
     return FB_LUSTRE_DAMAGED;
   return check_pattern(out);
 }
@@ -258,15 +265,10 @@ enum fb_lustre_verdict fb_lustre_rebuild(const uint8_t *lov, size_t size,
 }
 
 static enum fb_lustre_verdict see_pattern(const uint8_t *lov, size_t size, bool *is_released) {
-  if (size < 4)
-    return FB_LUSTRE_DAMAGED;
-  uint32_t magic = fb_get_u32(lov);
-  if (magic == MAGIC_FOREIGN)
-    return FB_LUSTRE_FOREIGN;
-  if (magic != MAGIC_V1 && magic != MAGIC_V3 && magic != MAGIC_SPECIFIC)
-    return FB_LUSTRE_UNKNOWN;
-  if (size < V1_BYTES)
-    return FB_LUSTRE_DAMAGED;
+  size_t head;
+  enum fb_lustre_verdict verdict = check_head(lov, size, &head);
+  if (verdict != FB_LUSTRE_OK)
+    return verdict;
   *is_released |= (fb_get_u32(lov + 4) & PATTERN_RELEASED) != 0;
   return FB_LUSTRE_OK;
 }

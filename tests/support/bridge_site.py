@@ -4,6 +4,9 @@ Covers: runs opened, rows committed as a walker would, jobs served and ended by 
 Does not cover: the client's side of a stream (plugin_client), rows (rows).
 """
 
+import threading
+from contextlib import contextmanager
+
 from bacula_bridge.catalog import FileRow, JobRow
 from bacula_bridge.coordinator import Coordinator
 from bacula_bridge.protocol import Accept, FrameType
@@ -21,7 +24,43 @@ ROLE = "walker:0"
 PAST = 1_700_000_000
 STAMP = 1_600_000_000 * 10**9
 READ_NS = (PAST - 10) * 10**9
+DEADLINE_S = 20.0
 GOOD = CatalogEnd("T", 1, 1, 1.0, 2.0)
+
+
+class Pause:
+    """Stops whoever calls it until the block of `during` has ended."""
+
+    def __init__(self):
+        self._asked, self._go_on = threading.Event(), threading.Event()
+
+    def __call__(self):
+        self._asked.set()
+        assert self._go_on.wait(DEADLINE_S)
+
+    @contextmanager
+    def during(self, action, *arguments):
+        """Run the block while the action, in a thread of its own, has come to the call."""
+        thread = threading.Thread(target=action, args=arguments)
+        thread.start()
+        try:
+            assert self._asked.wait(DEADLINE_S)
+            yield
+        finally:
+            self._go_on.set()
+            thread.join(DEADLINE_S)
+
+
+def check_answered(ask):
+    """Check that a question is answered, and not only when something else has ended."""
+    answered = threading.Event()
+
+    def asking():
+        ask()
+        answered.set()
+
+    threading.Thread(target=asking, daemon=True).start()
+    assert answered.wait(DEADLINE_S)
 
 
 class FakeCatalog:

@@ -518,13 +518,13 @@ class StreamBridge:
     def close(self) -> None:
         self.listener.shutdown(socket.SHUT_RDWR)
         self.listener.close()
+        self.path.unlink(missing_ok=True)
         self.acceptor.join(WAIT_S)
         for connection in self.connections:
             with connection.changed:
                 connection.closed = True
                 connection.changed.notify_all()
         self.join()
-        self.path.unlink(missing_ok=True)
 
     def __enter__(self) -> "StreamBridge":
         return self

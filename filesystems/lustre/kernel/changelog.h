@@ -127,6 +127,8 @@ struct fl_row *fl_row_of(struct fl_places *places, const uint8_t *fid, uint8_t k
 struct fl_row *fl_row_find(const struct fl_places *places, const uint8_t *fid, uint8_t kind,
                            const uint8_t *name, uint16_t name_size);
 void fl_row_mark(struct fl_places *places, struct fl_row *row, uint8_t marks);
+/* Note which inode a look is about (NULL: whatever it is); about several: whatever they are. */
+void fl_row_tell(struct fl_row *row, int is_new, const uint8_t *about);
 void fl_places_set_off(struct fl_places *places);
 
 static inline uint16_t fl_get16(const uint8_t *data) {

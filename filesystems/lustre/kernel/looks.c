@@ -59,12 +59,7 @@ static int add_name(struct fl_places *places, const uint8_t *parent, uint8_t kin
     if (row == NULL)
         return -ENOMEM;
     fl_row_mark(places, row, FL_IS_LOOK);
-    if (is_new && about != NULL) {
-        memcpy(row->about, about, FL_FID_BYTES);
-        row->marks |= FL_HAS_ABOUT;
-    } else if (about == NULL || memcmp(row->about, about, FL_FID_BYTES) != 0) {
-        row->marks &= (uint8_t)~FL_HAS_ABOUT; /* about several: whatever they are */
-    }
+    fl_row_tell(row, is_new, about);
     return 0;
 }
 

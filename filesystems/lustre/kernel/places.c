@@ -252,6 +252,15 @@ void fl_row_mark(struct fl_places *places, struct fl_row *row, uint8_t marks) {
     }
 }
 
+void fl_row_tell(struct fl_row *row, int is_new, const uint8_t *about) {
+    if (is_new && about != NULL) {
+        memcpy(row->about, about, FL_FID_BYTES);
+        row->marks |= FL_HAS_ABOUT;
+    } else if (about == NULL || memcmp(row->about, about, FL_FID_BYTES) != 0) {
+        row->marks &= (uint8_t)~FL_HAS_ABOUT;
+    }
+}
+
 void fl_places_set_off(struct fl_places *places) { places->was_off = 1; }
 
 int fl_places_was_off(const struct fl_places *places) { return places->was_off; }
@@ -277,12 +286,7 @@ static int load_row(struct fl_places *places, const uint8_t *head, const uint8_t
     fl_row_mark(places, row, FL_IS_LOOK);
     if (row->sequence < sequence)
         row->sequence = sequence;
-    if (is_new && about != NULL) {
-        memcpy(row->about, about, FL_FID_BYTES);
-        row->marks |= FL_HAS_ABOUT;
-    } else if (about == NULL || memcmp(row->about, about, FL_FID_BYTES) != 0) {
-        row->marks &= (uint8_t)~FL_HAS_ABOUT; /* about several: whatever they are */
-    }
+    fl_row_tell(row, is_new, about);
     return 0;
 }
 

@@ -255,7 +255,7 @@ def test_jobs_at_once_get_a_volume_each_and_a_busy_lab_is_not_restarted(lab: Lab
     wait_running(lab, ids)
     director.cancel(ids)
     rows = director.follow(ids, timeout_s=END_S)
-    assert [row.status for row in rows] == ["A"] * 3
+    assert all(row.status in ("A", "I") for row in rows)
     volumes = [path for path in lab.volumes.iterdir() if path.name.startswith("forebay-")]
     assert len(volumes) == 3
 

@@ -2,7 +2,6 @@
 
 import os
 import re
-import threading
 from contextlib import suppress
 
 import pytest
@@ -13,10 +12,17 @@ from shards.changes import ChangeSet, Gap, Position
 from shards.ledger import RunOpen
 from shards.ledger_schema import JobState, RunState
 from shards.snapshot import Snapshot, SnapshotRefused
-from tests.support.bridge_site import PAST, ROLE, Site, first_tree, second_tree
+from tests.support.bridge_site import (
+    PAST,
+    ROLE,
+    Pause,
+    Site,
+    check_answered,
+    first_tree,
+    second_tree,
+)
 
 MASK = (1 << 48) - 1
-DEADLINE_S = 20.0
 
 
 class Taken:
@@ -136,31 +142,19 @@ def test_a_gap_takes_one_all_the_same(site, taken):
 def test_others_are_answered_while_it_is_taken(site, taken):
     run = site.open_run()
     site.coordinator.end_run(run)
-    asked, go_on = threading.Event(), threading.Event()
-    take = taken.take
+    pause, take = Pause(), taken.take
 
-    def wait(root, path):
-        asked.set()
-        assert go_on.wait(DEADLINE_S)
+    def paused(root, path):
+        pause()
         return take(root, path)
 
-    taken.take = wait
-    opening = threading.Thread(target=site.open_run)
-    opening.start()
-    try:
-        assert asked.wait(DEADLINE_S)
-        answered = threading.Event()
+    def ask():
+        site.coordinator.status(run)
+        site.coordinator._snapshots.release()  # as another run's end does
 
-        def ask():
-            site.coordinator.status(run)
-            site.coordinator._snapshots.release()  # as another run's end does
-            answered.set()
-
-        threading.Thread(target=ask, daemon=True).start()
-        assert answered.wait(DEADLINE_S)
-    finally:
-        go_on.set()
-        opening.join(DEADLINE_S)
+    taken.take = paused
+    with pause.during(site.open_run):
+        check_answered(ask)
     assert len(taken.there) == 1
 
 

@@ -1,16 +1,21 @@
 """Where a run looks, and every reason to look everywhere after all."""
 
-import threading
-
 import pytest
 
 from filesystems.cephfs.rctime import RctimeSource
 from shards.changes import ChangedDirectory, ChangeSet, Gap, Position, Subdirectory
 from shards.ledger_schema import RunState
 from shards.schema import RowFlag
-from tests.support.bridge_site import PAST, ROLE, Site, first_tree, old, second_tree
-
-DEADLINE_S = 20.0
+from tests.support.bridge_site import (
+    PAST,
+    ROLE,
+    Pause,
+    Site,
+    check_answered,
+    first_tree,
+    old,
+    second_tree,
+)
 
 
 class Scripted:
@@ -125,28 +130,14 @@ def test_a_differential_looks_below_what_changed_itself(site, source, level):
 
 def test_others_are_answered_while_a_source_takes_its_time(site, source):
     site.backup(first_tree(), 7)
-    asked, go_on, answered = (threading.Event() for _ in range(3))
+    pause = Pause()
+    source.before_it_answers = pause
 
-    def wait():
-        asked.set()
-        assert go_on.wait(DEADLINE_S)
+    def ask():
+        assert site.coordinator.status(site.run).run.state is RunState.COMPLETE
 
-    source.before_it_answers = wait
-    opening = threading.Thread(target=site.open_run, args=("incremental",))
-    opening.start()
-    try:
-        assert asked.wait(DEADLINE_S)
-        run = site.run
-
-        def ask():
-            assert site.coordinator.status(run).run.state is RunState.COMPLETE
-            answered.set()
-
-        threading.Thread(target=ask, daemon=True).start()
-        assert answered.wait(DEADLINE_S)
-    finally:
-        go_on.set()
-        opening.join(DEADLINE_S)
+    with pause.during(site.open_run, "incremental"):
+        check_answered(ask)
     assert run_of(site).since is not None
 
 
