@@ -14,12 +14,14 @@ import typer
 
 from cluster.commands import (
     backup,
+    config,
     doctor,
     lab,
     prune,
     restore,
     runs,
     scan,
+    service,
     show,
     verify,
     watch,
@@ -46,6 +48,10 @@ app.command("watch")(watch.watch)
 app.command("verify")(verify.verify)
 app.command("prune")(prune.prune)
 app.command("doctor")(doctor.doctor)
+app.command("serve")(service.serve)
+app.command("stop")(service.stop)
+app.command("status")(service.status)
+app.add_typer(config.app, name="config")
 app.add_typer(lab.app, name="lab")
 
 
