@@ -12,6 +12,7 @@ import ray
 from ray.actor import ActorHandle
 
 from actors.calls import answer
+from actors.metrics import Metrics, bridge_metrics
 from bacula_bridge.catalog import Catalog
 from bacula_bridge.protocol import Hello
 from bacula_bridge.server import BridgeServer, StreamProgress
@@ -48,6 +49,7 @@ class BridgeActor:
     """Serve shard streams on a Unix socket. When it dies its streams end and their jobs fail."""
 
     _server: BridgeServer
+    _metrics: Metrics
 
     def __init__(
         self, coordinator: ActorHandle, socket_path: str, state: str, catalog: str
@@ -60,9 +62,15 @@ class BridgeActor:
     def open(self) -> None:
         """Listen. Not in __init__: Ray would make text of its errors."""
         self._server = BridgeServer(self._socket, self._source, self._state, self._catalog)
+        self._metrics = bridge_metrics(self._server, self._catalog)
 
     def progress(self) -> list[StreamProgress]:
         return self._server.progress()
 
     def stop(self) -> None:
         self._server.stop()
+        self._metrics.stop()
+
+    def __repr__(self) -> str:
+        streams = len(self._server.progress()) if hasattr(self, "_server") else 0
+        return f"bridge({self._socket}, {streams} live streams)"

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import ray
 
+from actors.metrics import Metrics, coordinator_metrics
 from bacula_bridge.catalog import Catalog
 from bacula_bridge.coordinator import Coordinator, RunStatus
 from bacula_bridge.protocol import Hello
@@ -37,6 +38,7 @@ class CoordinatorActor:
     """Keep the run ledger. One per state directory: the ledger's lock says so, not Ray."""
 
     _coordinator: Coordinator
+    _metrics: Metrics
 
     def __init__(self, state: str, catalog: str, targets: int) -> None:
         self._state = StateDirectory(Path(state))
@@ -49,12 +51,18 @@ class CoordinatorActor:
         self._coordinator = Coordinator(
             self._state, self._catalog, self._change_source, self._targets, Snapshots()
         )
+        self._metrics = coordinator_metrics(self._state, self._catalog, self._state.ledger)
+
+    def __repr__(self) -> str:
+        state = "open" if hasattr(self, "_coordinator") else "opening"
+        return f"coordinator({self._state.base}, {state})"
 
     def _change_source(self, dataset: Dataset) -> ChangeSource | None:
         return change_source(self._state.changes(dataset.name), dataset.name, dataset.root)
 
     @ray.method(concurrency_group="control")
     def close(self) -> None:
+        self._metrics.stop()
         self._coordinator.close()
 
     @ray.method(concurrency_group="control")

@@ -15,8 +15,10 @@ import ray
 from ray.actor import ActorHandle
 
 from actors.calls import answer
+from actors.metrics import walker_metrics
 from filesystems.interface import Filesystem
 from filesystems.lease_loop import LeaseLoop
+from filesystems.scan_measures import ScanMeasures
 from shards.ledger import Lease, LeaseResult
 from shards.state import StateDirectory
 
@@ -61,8 +63,13 @@ class WalkerActor:
         # By name: a handle among the arguments would sit in the object store, and a restart would
         # fail with it.
         leases = RemoteLeases(ray.get_actor(coordinator), target)
-        self._loop = LeaseLoop(leases, StateDirectory(Path(state)), open_filesystem, excluded)
+        self._target = target
+        self._measures = ScanMeasures(target)
+        self._loop = LeaseLoop(
+            leases, StateDirectory(Path(state)), open_filesystem, excluded, self._measures
+        )
         self._stopping = threading.Event()
+        self._metrics = walker_metrics(self._measures)
 
     @ray.method(concurrency_group="walk")
     def serve(self) -> None:
@@ -73,6 +80,9 @@ class WalkerActor:
     def stop(self) -> None:
         """Let serve() end after its lease."""
         self._stopping.set()
+
+    def __repr__(self) -> str:
+        return f"walker(target {self._target}, {self._measures.state()})"
 
     @ray.method(concurrency_group="control")
     def pid(self) -> int:
