@@ -72,5 +72,6 @@ class BridgeActor:
         self._metrics.stop()
 
     def __repr__(self) -> str:
-        streams = len(self._server.progress()) if hasattr(self, "_server") else 0
-        return f"bridge({self._socket}, {streams} live streams)"
+        if not hasattr(self, "_server"):  # as Ray's dashboard shows it: right after __init__
+            return f"bridge({self._socket})"
+        return f"bridge({self._socket}, {len(self._server.progress())} live streams)"

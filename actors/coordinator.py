@@ -54,8 +54,9 @@ class CoordinatorActor:
         self._metrics = coordinator_metrics(self._state, self._catalog, self._state.ledger)
 
     def __repr__(self) -> str:
-        state = "open" if hasattr(self, "_coordinator") else "opening"
-        return f"coordinator({self._state.base}, {state})"
+        if not hasattr(self, "_coordinator"):  # as Ray's dashboard shows it: right after __init__
+            return f"coordinator({self._state.base})"
+        return f"coordinator({self._state.base}, open)"
 
     def _change_source(self, dataset: Dataset) -> ChangeSource | None:
         return change_source(self._state.changes(dataset.name), dataset.name, dataset.root)

@@ -82,7 +82,9 @@ class WalkerActor:
         self._stopping.set()
 
     def __repr__(self) -> str:
-        return f"walker(target {self._target}, {self._measures.state()})"
+        # Ray's dashboard shows it as it was right after __init__, when nothing is said that changes.
+        state = self._measures.state()
+        return f"walker(target {self._target}{', ' if state else ''}{state})"
 
     @ray.method(concurrency_group="control")
     def pid(self) -> int:

@@ -86,9 +86,11 @@ class ScanMeasures:
             self._of(dataset)["leases_failed"] += 1
 
     def state(self) -> str:
-        """Say in a word or two what the walker does."""
+        """Say in a word or two what the walker does; nothing before it has done anything."""
         walking = self._walking
-        return f"walking {walking[0]}" if walking else "idle"
+        if walking is None:
+            return "idle" if self._totals else ""
+        return f"walking {walking[0]}"
 
     def samples(self) -> list[Sample]:
         found = self._walks.samples() + self.commits.samples()

@@ -101,6 +101,7 @@ def test_a_lease_that_takes_long_shows_its_age(monkeypatch):
     clock = [100.0]
     monkeypatch.setattr("filesystems.scan_measures.time.monotonic", lambda: clock[0])
     measures = ScanMeasures(0)
+    assert measures.state() == ""
     measures.walking(Lease(1, 1, 1, b"/", 1, 0, (), False, dataset="d"))
     clock[0] += 700
     assert values_of(measures)["scan_lease_age_seconds", "d", "0"] == 700
