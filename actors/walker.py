@@ -82,7 +82,7 @@ class WalkerActor:
         self._stopping.set()
 
     def __repr__(self) -> str:
-        # Ray's dashboard shows it as it was right after __init__, when nothing is said that changes.
+        # Ray's dashboard keeps what is said right after __init__, and nothing that changes is then.
         state = self._measures.state()
         return f"walker(target {self._target}{', ' if state else ''}{state})"
 

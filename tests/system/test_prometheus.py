@@ -140,8 +140,8 @@ def test_prometheus_sees_what_the_ledger_says(live):
     assert (full.run.state, incremental.run.state) == (RunState.COMPLETE, RunState.COMPLETE)
     scanned = full.scan.inodes + incremental.scan.inodes
     assert full.scan.inodes > FILES
-    live.wait_values("sum(ray_forebay_scan_inodes_total)", [scanned])
-    live.wait_values("sum(ray_forebay_stream_bytes_total)", [FILES * SIZE])
+    live.wait_values('sum(ray_forebay_scan_inodes_total{dataset="d",target="0"})', [scanned])
+    live.wait_values('sum(ray_forebay_stream_bytes_total{dataset="d"})', [FILES * SIZE])
     receipts = sum(
         job.summary.files + job.summary.directories + job.summary.deleted
         for record in live.records

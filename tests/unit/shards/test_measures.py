@@ -97,7 +97,8 @@ def test_an_open_run_shows_what_is_pending_and_leased(ledger):
     ledger.begin_run("d", "full")
     epoch = ledger.take_epoch("walker:0")
     assert sample(ledger)["pending_directories", "d", "0"] == 1
-    ledger.take_lease(0, "walker:0", epoch)
+    lease = ledger.take_lease(0, "walker:0", epoch)
+    assert lease.dataset == "d"  # what the walker's metrics say it is of
     found = sample(ledger)
     assert found["pending_directories", "d", "0"] == 1  # until the lease is committed
     assert found["leases", "d", "open"] == 1
@@ -117,6 +118,10 @@ def test_names_of_a_change_source_are_pending_too(ledger):
     found = sample(ledger)
     assert found["pending_names", "d"] == 3  # a subtree's own name is looked at as well
     assert found["change_gaps_total", "d"] == 0
+    epoch = ledger.take_epoch("walker:0")
+    leases = [ledger.take_lease(0, "walker:0", epoch) for _ in range(2)]
+    assert [bool(lease.names) for lease in leases] == [False, True]
+    assert {lease.dataset for lease in leases} == {"d"}
 
 
 def test_an_ended_run_shows_what_it_saved_and_what_is_due(ledger):
