@@ -70,8 +70,3 @@ class BridgeActor:
     def stop(self) -> None:
         self._server.stop()
         self._metrics.stop()
-
-    def __repr__(self) -> str:
-        if not hasattr(self, "_server"):  # as Ray's dashboard shows it: right after __init__
-            return f"bridge({self._socket})"
-        return f"bridge({self._socket}, {len(self._server.progress())} live streams)"

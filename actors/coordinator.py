@@ -53,11 +53,6 @@ class CoordinatorActor:
         )
         self._metrics = coordinator_metrics(self._state, self._catalog, self._state.ledger)
 
-    def __repr__(self) -> str:
-        if not hasattr(self, "_coordinator"):  # as Ray's dashboard shows it: right after __init__
-            return f"coordinator({self._state.base})"
-        return f"coordinator({self._state.base}, open)"
-
     def _change_source(self, dataset: Dataset) -> ChangeSource | None:
         return change_source(self._state.changes(dataset.name), dataset.name, dataset.root)
 

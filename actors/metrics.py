@@ -7,6 +7,7 @@ modules). Nothing is called for a file, an entry or a batch.
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import sqlite3
@@ -55,19 +56,24 @@ class Exporter:
     def __init__(self) -> None:
         self._made: dict[str, metrics.Counter | metrics.Gauge | metrics.Histogram] = {}
         self._before: dict[tuple[str, tuple[str, ...]], float] = {}  # totals of counters
+        self._lock = threading.Lock()
 
     def export(self, samples: Iterable[Sample]) -> None:
-        for sample in samples:
-            metric = METRICS[sample.name]
-            assert len(sample.labels) == len(metric.labels), sample
-            tags = dict(zip(metric.labels, sample.labels, strict=True))
-            made = self._metric(sample.name)
-            if isinstance(made, metrics.Counter):
-                self._count(made, sample, tags)
-            elif isinstance(made, metrics.Histogram):
-                made.observe(sample.value, tags)
-            else:
-                made.set(sample.value, tags)
+        with self._lock:
+            for sample in samples:
+                self._export(sample)
+
+    def _export(self, sample: Sample) -> None:
+        metric = METRICS[sample.name]
+        assert len(sample.labels) == len(metric.labels), sample
+        tags = dict(zip(metric.labels, sample.labels, strict=True))
+        made = self._metric(sample.name)
+        if isinstance(made, metrics.Counter):
+            self._count(made, sample, tags)
+        elif isinstance(made, metrics.Histogram):
+            made.observe(sample.value, tags)
+        else:
+            made.set(sample.value, tags)
 
     def _count(self, counter: metrics.Counter, sample: Sample, tags: dict[str, str]) -> None:
         key = (sample.name, sample.labels)
@@ -79,6 +85,8 @@ class Exporter:
             counter._record(0, tags=tags)
             return
         increase = sample.value - (before or 0.0)
+        if increase < 0:  # what counts was made anew in this process
+            increase = sample.value
         if increase > 0:
             counter.inc(increase, tags)
 
@@ -97,15 +105,23 @@ class Exporter:
         return self._made[name]
 
 
+@functools.cache
+def process_exporter() -> Exporter:
+    """Return the one of this process: an actor may be closed and opened again."""
+    return Exporter()
+
+
 class Metrics:
     """The thread of one actor; it ends with stop(), or with its process."""
 
-    def __init__(self, actor: str, samplers: Sequence[Sampler]) -> None:
+    def __init__(
+        self, actor: str, samplers: Sequence[Sampler], exporter: Exporter | None = None
+    ) -> None:
         self._actor = actor
         self._samplers = [ProcessMeasures(actor).samples, *samplers]
         self._errors = 0
         self._said: set[str] = set()
-        self._exporter = Exporter()
+        self._exporter = exporter or process_exporter()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="metrics", daemon=True)
         self._thread.start()

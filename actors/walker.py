@@ -84,7 +84,7 @@ class WalkerActor:
     def __repr__(self) -> str:
         # Ray's dashboard keeps what is said right after __init__, and nothing that changes is then.
         state = self._measures.state()
-        return f"walker(target {self._target}{', ' if state else ''}{state})"
+        return f"walker of target {self._target}{': ' if state else ''}{state}"
 
     @ray.method(concurrency_group="control")
     def pid(self) -> int:

@@ -1,19 +1,22 @@
 """Sizes of the state directory, as metrics.
 
-Covers: its parts, counted seldom and up to a bound; what is free on its filesystem.
+Covers: its parts, counted seldom, beside everything else, up to a bound; what is free around it.
 Does not cover: removing anything (cluster.prune).
 """
 
 from __future__ import annotations
 
 import os
+import threading
 import time
 from pathlib import Path
 
 from shards.measures import Sample
 from shards.state import StateDirectory
 
-COUNT_PERIOD_S = 60.0  # it may be on a filesystem where each file costs a round trip
+COUNT_PERIOD_S = 60.0
+# Counting takes this part of the time at most: each file may cost a round trip.
+COUNT_SHARE = 20
 FILES_MAX = 100_000  # of a part; beyond that the figures are lower bounds
 
 
@@ -24,14 +27,23 @@ class StateMeasures:
         """ledger: where it is, if not in the state directory."""
         self._state = state
         self._ledger = ledger or state.ledger
-        self._counted = 0.0
+        self._counting: threading.Thread | None = None
+        self._due = 0.0
         self._sizes: list[Sample] = []
+        self._error: OSError | None = None
 
     def samples(self) -> list[Sample]:
-        """Return the sizes; those of the parts are up to a minute old."""
-        if not self._counted or time.monotonic() - self._counted > COUNT_PERIOD_S:
-            self._sizes = self._count()
-            self._counted = time.monotonic()
+        """Return the sizes as they were counted last; nothing of the parts before that.
+
+        Counting never holds up other samples: it has a thread of its own while it lasts.
+        """
+        if self._counting is None or not self._counting.is_alive():
+            error, self._error = self._error, None
+            if error is not None:
+                raise error
+            if time.monotonic() >= self._due:
+                self._counting = threading.Thread(target=self._count, name="sizes", daemon=True)
+                self._counting.start()
         status = os.statvfs(self._state.base)
         return [
             *self._sizes,
@@ -40,7 +52,16 @@ class StateMeasures:
             Sample("forebay_state_free_inodes", status.f_favail),
         ]
 
-    def _count(self) -> list[Sample]:
+    def _count(self) -> None:
+        started = time.monotonic()
+        try:
+            self._sizes = self._sizes_now()
+        except OSError as error:
+            self._error = error
+        took = time.monotonic() - started
+        self._due = started + max(COUNT_PERIOD_S, took * COUNT_SHARE)
+
+    def _sizes_now(self) -> list[Sample]:
         state = self._state
         parts = {
             "runs": _tree_size(state.runs),

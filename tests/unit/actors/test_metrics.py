@@ -1,13 +1,10 @@
 """What actors give to Ray of what they sample; without a Ray."""
 
 import threading
-from types import SimpleNamespace
 
 import pytest
 
 from actors import metrics
-from actors.bridge import BridgeActor
-from actors.coordinator import CoordinatorActor
 from actors.metrics import Exporter, Metrics, period_s
 from actors.walker import WalkerActor
 from filesystems.scan_measures import ScanMeasures
@@ -15,7 +12,6 @@ from shards.errors import ForebayError
 from shards.ledger import Lease
 from shards.measures import Sample
 from shards.process_measures import ProcessMeasures
-from shards.state import StateDirectory
 
 DEADLINE_S = 20.0
 
@@ -71,6 +67,17 @@ def test_a_counter_is_told_what_came_since_the_last_time(recorded):
     assert recorded.told[0][3] == {"dataset": "d", "shard": "1"}
 
 
+def test_a_counter_that_begins_anew_goes_on(recorded):
+    exporter, name = Exporter(), "forebay_stream_bytes_total"
+    for value in (10, 4, 6):
+        exporter.export([Sample(name, value, ("d", "1"))])
+    assert recorded.of(name) == [("inc", 10), ("inc", 4), ("inc", 2)]
+
+
+def test_an_actor_that_is_opened_again_counts_nothing_twice():
+    assert metrics.process_exporter() is metrics.process_exporter()
+
+
 def test_counters_of_other_labels_are_others(recorded):
     exporter, name = Exporter(), "forebay_stream_bytes_total"
     exporter.export([Sample(name, 5, ("d", "0")), Sample(name, 6, ("d", "1"))])
@@ -99,7 +106,7 @@ def test_what_cannot_be_sampled_is_counted_and_the_rest_goes_on(recorded, monkey
             rounds.set()
         return [Sample("forebay_run_open", 1, ("d",))]
 
-    sampled = Metrics("bridge", [failing, after])
+    sampled = Metrics("bridge", [failing, after], Exporter())
     assert rounds.wait(DEADLINE_S)
     sampled.stop()
     assert not sampled._thread.is_alive()
@@ -120,25 +127,11 @@ def test_a_sampler_may_be_of_any_actor():
     assert {sample.labels for sample in ProcessMeasures("walker-3").samples()} == {("walker-3",)}
 
 
-def made(actor_class, **attributes):
-    """Make an actor's object without its process and without __init__."""
-    actor = object.__new__(actor_class.__ray_metadata__.modified_class)
-    for name, value in attributes.items():
-        setattr(actor, name, value)
-    return actor
-
-
-def test_actors_say_who_they_are_and_what_they_do(tmp_path):
+def test_a_walker_says_what_it_does():
     measures = ScanMeasures(3)
-    walker = made(WalkerActor, _target=3, _measures=measures)
-    assert repr(walker) == "walker(target 3)"
+    # Without its process, and without __init__, which asks for a coordinator.
+    walker = object.__new__(WalkerActor.__ray_metadata__.modified_class)
+    walker._target, walker._measures = 3, measures
+    assert repr(walker) == "walker of target 3"
     measures.walking(Lease(1, 1, 1, b"/", 1, 0, (), False, dataset="scratch"))
-    assert repr(walker) == "walker(target 3, walking scratch)"
-    bridge = made(BridgeActor, _socket="/run/b.sock")
-    assert repr(bridge) == "bridge(/run/b.sock)"
-    bridge._server = SimpleNamespace(progress=lambda: [1, 2])
-    assert repr(bridge) == "bridge(/run/b.sock, 2 live streams)"
-    coordinator = made(CoordinatorActor, _state=StateDirectory(tmp_path))
-    assert repr(coordinator) == f"coordinator({tmp_path})"
-    coordinator._coordinator = object()
-    assert repr(coordinator) == f"coordinator({tmp_path}, open)"
+    assert repr(walker) == "walker of target 3: walking scratch"

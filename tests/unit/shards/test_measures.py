@@ -2,6 +2,7 @@
 
 import os
 import re
+import threading
 import time
 
 import pytest
@@ -19,6 +20,7 @@ from shards.state import StateDirectory
 from shards.state_measures import StateMeasures
 
 UNITS = ("seconds", "bytes")
+DEADLINE_S = 20.0
 BOUNDED = {"dataset", "target", "shard", "state", "part", "source", "role", "actor"}
 
 
@@ -170,6 +172,14 @@ def test_the_writer_of_a_ledger_does_not_wait_for_who_samples_it(ledger):
     assert sample(ledger)["dataset_shards", "d"] == 5
 
 
+def counted(measures):
+    """Let it count, if that is due, and return what it found."""
+    measures.samples()
+    measures._counting.join(DEADLINE_S)
+    assert not measures._counting.is_alive()
+    return values(measures.samples())
+
+
 def test_sizes_of_the_state_directory(tmp_path, monkeypatch):
     state = StateDirectory(tmp_path)
     state.make_run(1)
@@ -177,18 +187,51 @@ def test_sizes_of_the_state_directory(tmp_path, monkeypatch):
     (state.receipts(1) / "b").write_bytes(b"x" * 50)
     state.ledger.write_bytes(b"x" * 7)
     measures = StateMeasures(state)
-    found = values(measures.samples())
+    found = counted(measures)
     assert found["state_bytes", "runs"] == 150
     assert found["state_files", "runs"] == 2
     assert found["state_bytes", "ledger"] == 7
     assert found["state_bytes", "views"] == 0
     assert 0 < found["state_free_bytes",] <= found["state_size_bytes",]
     (state.segments(1) / "c").write_bytes(b"x")
-    assert values(measures.samples())["state_files", "runs"] == 2  # not counted again so soon
-    monkeypatch.setattr(state_measures, "COUNT_PERIOD_S", 0.0)
-    assert values(measures.samples())["state_files", "runs"] == 3
+    assert counted(measures)["state_files", "runs"] == 2  # not counted again so soon
+    measures._due = 0.0
+    assert counted(measures)["state_files", "runs"] == 3
     monkeypatch.setattr(state_measures, "FILES_MAX", 1)
-    assert values(measures.samples())["state_files", "runs"] == 1
+    measures._due = 0.0
+    assert counted(measures)["state_files", "runs"] == 1
+
+
+def test_a_slow_count_holds_up_nothing_and_is_made_seldom(tmp_path, monkeypatch):
+    go_on, clock = threading.Event(), [100.0]
+
+    def slow(folder):
+        assert go_on.wait(DEADLINE_S)
+        clock[0] += 10.0
+        return 1, 1
+
+    monkeypatch.setattr(state_measures, "_tree_size", slow)
+    monkeypatch.setattr(state_measures.time, "monotonic", lambda: clock[0])
+    measures = StateMeasures(StateDirectory(tmp_path))
+    for _ in range(2):
+        found = values(measures.samples())
+        assert found["state_free_bytes",] > 0
+        assert ("state_files", "runs") not in found
+    go_on.set()
+    assert counted(measures)["state_files", "runs"] == 1
+    assert clock[0] == 130.0
+    assert measures._due == 100.0 + 30.0 * state_measures.COUNT_SHARE
+
+
+def test_a_count_that_fails_says_so_once(tmp_path, monkeypatch):
+    def failing(folder):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(state_measures, "_tree_size", failing)
+    measures = StateMeasures(StateDirectory(tmp_path))
+    with pytest.raises(PermissionError):
+        counted(measures)
+    assert values(measures.samples())["state_free_bytes",] > 0
 
 
 def test_a_process_measures_itself():
