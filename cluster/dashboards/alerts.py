@@ -92,10 +92,10 @@ ALERTS = (
     Alert(
         "ForebayScanStalled",
         f"{_value('run_scanning')} * on (dataset) group_left () (sum by (dataset)"
-        " (increase(ray_forebay_scan_leases_total[30m])) == bool 0)",
+        ' (changes(ray_forebay_leases{state="done"}[10m])) == bool 0)',
         "> 0",
         "the scan of {{ $labels.dataset }} goes on and has committed nothing for 30 minutes",
-        held="5m",
+        held="20m",
         severity="critical",
     ),
     Alert(
