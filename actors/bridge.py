@@ -13,6 +13,7 @@ from pathlib import Path
 import ray
 
 from actors.calls import COORDINATOR, NamedActor
+from actors.metrics import Metrics, bridge_metrics
 from bacula_bridge.catalog import Catalog
 from bacula_bridge.protocol import Hello, Hint
 from bacula_bridge.server import JOIN_WAIT_S, BridgeServer, StreamProgress
@@ -66,6 +67,7 @@ class BridgeActor:
     def __init__(self, spec: BridgeSpec) -> None:
         self._spec = spec
         self._server: BridgeServer | None = None
+        self._metrics: Metrics | None = None
 
     def open(self) -> None:
         """Listen, if it does not yet. Not in __init__: Ray would make text of its errors."""
@@ -75,6 +77,7 @@ class BridgeActor:
                 *(spec.socket, RemoteSource(spec.patience_s), spec.state, spec.catalog),
                 join_wait_s=spec.join_wait_s,
             )
+            self._metrics = bridge_metrics(self._server, spec.catalog)
 
     def progress(self) -> list[StreamProgress]:
         return self._server.progress() if self._server is not None else []
@@ -83,6 +86,9 @@ class BridgeActor:
         if self._server is not None:
             self._server.stop()
             self._server = None
+        if self._metrics is not None:
+            self._metrics.stop()
+            self._metrics = None
 
     def about(self) -> str:
         """Return the digest of the program and the configuration that it was started with."""

@@ -14,6 +14,7 @@ import traceback
 import ray
 
 from actors.calls import ActorStarting
+from actors.metrics import Metrics, coordinator_metrics
 from actors.service import ServiceSpec, WalkerPool
 from bacula_bridge.catalog import Catalog
 from bacula_bridge.coordinator import Coordinator, RunStatus
@@ -61,6 +62,7 @@ class CoordinatorActor:
         self._opening = threading.Lock()
         self._closing = threading.Event()
         self._ticker: threading.Thread | None = None
+        self._metrics: Metrics | None = None
 
     @property
     def _coordinator(self) -> Coordinator:
@@ -87,6 +89,7 @@ class CoordinatorActor:
                 opened.close()
                 raise
             self._opened = opened
+            self._metrics = coordinator_metrics(self._state, self._catalog, self._state.ledger)
             if self._service is not None:
                 pool = WalkerPool(self._service, opened)
                 self._ticker = threading.Thread(
@@ -116,6 +119,8 @@ class CoordinatorActor:
             self._closing.set()
             if self._ticker is not None:
                 self._ticker.join(STOP_WAIT_S)
+            if self._metrics is not None:
+                self._metrics.stop()
             if self._opened is not None:
                 self._opened.close()
             self._opened = None

@@ -15,8 +15,10 @@ from pathlib import Path
 import ray
 
 from actors.calls import NamedActor
+from actors.metrics import walker_metrics
 from filesystems.interface import Filesystem
 from filesystems.lease_loop import LeaseLoop
+from filesystems.scan_measures import ScanMeasures
 from shards.ledger import Lease, LeaseResult
 from shards.state import StateDirectory
 
@@ -61,8 +63,12 @@ class WalkerActor:
     def __init__(self, spec: WalkerSpec, open_filesystem: Callable[[bytes], Filesystem]) -> None:
         self._target = spec.target
         excluded = tuple(map(str, spec.excluded))
-        self._loop = LeaseLoop(RemoteLeases(spec), spec.state, open_filesystem, excluded)
+        self._measures = ScanMeasures(spec.target)
+        self._loop = LeaseLoop(
+            RemoteLeases(spec), spec.state, open_filesystem, excluded, self._measures
+        )
         self._stopping = threading.Event()
+        self._metrics = walker_metrics(self._measures)
 
     @ray.method(concurrency_group="walk")
     def serve(self) -> None:
@@ -74,9 +80,11 @@ class WalkerActor:
         """Let serve() end after its lease."""
         self._stopping.set()
 
+    def __repr__(self) -> str:
+        # Ray's dashboard keeps what is said right after __init__, and nothing that changes is then.
+        state = self._measures.state()
+        return f"walker of target {self._target}{': ' if state else ''}{state}"
+
     @ray.method(concurrency_group="control")
     def pid(self) -> int:
         return os.getpid()
-
-    def __repr__(self) -> str:
-        return f"walker of target {self._target}"

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bacula_bridge.errors import CatalogUnavailable
+from shards.measures import Durations
 
 BUSY_TIMEOUT_S = 30.0
 PAGE_ROWS = 5_000
@@ -132,6 +133,11 @@ class Catalog:
     def __init__(self, path: Path) -> None:
         """Name the catalog file; it is looked at only when something is asked."""
         self.path = path
+        self._durations = Durations("forebay_catalog_query_seconds")
+
+    def take_durations(self) -> list[float]:
+        """Return how long each question took since the last call."""
+        return [sample.value for sample in self._durations.samples()]
 
     def jobs(self, job_ids: Iterable[int]) -> dict[int, JobRow]:
         """Return the jobs that the catalog knows among these."""
@@ -239,7 +245,10 @@ class Catalog:
     def _query(self, query: str, parameters: Sequence[object]) -> list[Sequence[object]]:
         try:
             uri = self.path.absolute().as_uri() + "?mode=ro"
-            with closing(sqlite3.connect(uri, uri=True, timeout=BUSY_TIMEOUT_S)) as database:
+            with (
+                self._durations.measure(),
+                closing(sqlite3.connect(uri, uri=True, timeout=BUSY_TIMEOUT_S)) as database,
+            ):
                 # Names on disk are bytes; not all of them are UTF-8.
                 database.text_factory = bytes
                 return database.execute(query, parameters).fetchall()

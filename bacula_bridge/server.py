@@ -16,7 +16,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
@@ -39,7 +38,9 @@ from bacula_bridge.protocol import (
 )
 from bacula_bridge.source import Joined, JoinLater, JoinRefused, RunSource
 from bacula_bridge.stream import StreamState
+from bacula_bridge.stream_measures import StreamMeasures, StreamProgress
 from shards.errors import ForebayError
+from shards.measures import Sample
 from shards.order import stream_rows
 from shards.plan import Manifest
 from shards.receipts import ReceiptsWriter
@@ -70,21 +71,6 @@ class StreamBroken(ForebayError):
     """The stream cannot go on; the job fails."""
 
 
-@dataclass(frozen=True, slots=True)
-class StreamProgress:
-    """How far one stream is."""
-
-    run: int
-    shard: int
-    jobid: int
-    sent: int
-    acknowledged: int
-    total: int  # rows of the shard that are committed so far
-    warnings: int
-    size_bytes: int
-    ended: bool
-
-
 class BridgeServer:
     """Serves shard streams until it is stopped."""
 
@@ -104,6 +90,7 @@ class BridgeServer:
         self._planner = Planner(state, catalog)
         self._allowed_uids = allowed_uids or frozenset({0, os.geteuid()})
         self._lock = threading.Lock()
+        self._measures = StreamMeasures()
         self._connections: dict[int, Connection] = {}
         self._next = 0
         self._stopping = threading.Event()
@@ -133,6 +120,18 @@ class BridgeServer:
             connections = list(self._connections.values())
         return [p for connection in connections if (p := connection.progress()) is not None]
 
+    @property
+    def connections(self) -> int:
+        """Count the plugins that are connected."""
+        return len(self._connections)
+
+    def samples(self) -> list[Sample]:
+        """Return what the streams have done, as metrics."""
+        with self._lock:  # so that a stream is live or over, never both
+            return self._measures.samples(
+                lambda: [p for c in self._connections.values() if (p := c.progress()) is not None]
+            )
+
     def _accept(self) -> None:
         while not self._stopping.is_set():
             readable, _, _ = select.select([self._listener], [], [], POLL_S)
@@ -155,7 +154,7 @@ class BridgeServer:
             self._next += 1
             connection = Connection(
                 *(peer, self._source, self._state, self._planner, self._stopping),
-                self._join_wait_s,
+                *(self._measures, self._join_wait_s),
             )
             self._connections[number] = connection
         connection.thread = threading.Thread(
@@ -169,6 +168,8 @@ class BridgeServer:
         finally:
             with self._lock:
                 del self._connections[number]
+                if (last := connection.progress()) is not None:
+                    self._measures.over(last, is_whole=connection.is_whole)
 
 
 class Connection:
@@ -183,7 +184,8 @@ class Connection:
         state: StateDirectory,
         planner: Planner,
         stopping: threading.Event,
-        join_wait_s: float = JOIN_WAIT_S,
+        measures: StreamMeasures,
+        join_wait_s: float,
     ) -> None:
         self._join_wait_s = join_wait_s
         self._peer = peer
@@ -191,6 +193,8 @@ class Connection:
         self._state = state
         self._planner = planner
         self._stopping = stopping
+        self._measures = measures
+        self.is_whole = False  # its receipts are durable and in the ledger
         self._changed = threading.Condition()
         self._stream: StreamState | None = None
         self._writer: ReceiptsWriter | None = None
@@ -200,6 +204,7 @@ class Connection:
         self._broken: str | None = None
         self._done = False
         self._last_sent = time.monotonic()
+        self._last_receipt = time.monotonic()
 
     def shut(self) -> None:
         """Wake both threads; the stream is broken."""
@@ -221,7 +226,14 @@ class Connection:
                 summary.warnings if summary else 0,
                 summary.size_bytes if summary else 0,
                 self._stream.ended,
+                self._hello.dataset,
+                self._idle_s(),
             )
+
+    def _idle_s(self) -> float:
+        assert self._stream is not None
+        awaited = self._stream.unacknowledged
+        return time.monotonic() - self._last_receipt if awaited else 0.0
 
     def serve(self) -> None:
         """Run the stream to its end, good or bad."""
@@ -246,6 +258,7 @@ class Connection:
             hello = decode_hello(payload)
             joined = self._join(hello)
         except ForebayError as error:
+            self._measures.refused()
             self._peer.sendall(encode_reason(FrameType.REFUSE, str(error)))
             if not isinstance(error, JoinRefused):
                 raise ProtocolError(str(error)) from error
@@ -257,7 +270,8 @@ class Connection:
         deadline = time.monotonic() + self._join_wait_s
         while True:
             try:
-                return self._keeping_alive(lambda: self._source.join(hello))
+                with self._measures.joins.measure():
+                    return self._keeping_alive(lambda: self._source.join(hello))
             except JoinLater as error:
                 if time.monotonic() >= deadline:
                     waited = f"{error}: this job has waited {self._join_wait_s:.0f} s for it"
@@ -290,8 +304,10 @@ class Connection:
             receiver.start()
             self._send_entries(self._stream, hello.shard, views)
             self._await_done()
-            receipts = writer.commit()
+            with self._measures.receipts_commits.measure():
+                receipts = writer.commit()
             self._source.streamed(*place, receipts)
+            self.is_whole = True
             self._send(frame(FrameType.DONE_ACK))
             self._planner.prepare(
                 ChainLink(*place, tdate=0, receipts=receipts, margin_ns=self._joined.margin_ns)
@@ -328,7 +344,8 @@ class Connection:
     def _send_entries(self, stream: StreamState, shard: int, views: Views | None) -> None:
         assert self._joined is not None
         if views is None:
-            store = SegmentStore(self._state.segments(self._joined.accept.run))
+            folder = self._state.segments(self._joined.accept.run)
+            store = SegmentStore(folder, self._measures.segment_reads)
             pages = self._pages(shard)
         else:
             made = self._plan(shard, views)
@@ -340,6 +357,8 @@ class Connection:
             while True:
                 self._wait_for(lambda: stream.has_room)
                 with self._changed:  # the receiver reads the same state
+                    if not stream.unacknowledged:
+                        self._last_receipt = time.monotonic()  # none was awaited
                     data = next(frames, None)
                 if data is None:
                     break
@@ -371,7 +390,10 @@ class Connection:
             self._check()
             self._keep_alive()
         manifest = Manifest(
-            SegmentStore(self._state.segments(run)), tuple(infos), joined.shards, joined.seed
+            SegmentStore(self._state.segments(run), self._measures.segment_reads),
+            tuple(infos),
+            joined.shards,
+            joined.seed,
         )
         scope = None if everywhere else self._source.scope(run)
         return self._keeping_alive(
@@ -475,6 +497,7 @@ class Connection:
         with self._changed:
             if kind is FrameType.RECEIPTS:
                 writer.write(stream.receipts(payload))
+                self._last_receipt = time.monotonic()
             else:
                 stream.check_done(payload)
                 self._done = True

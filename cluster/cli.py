@@ -15,6 +15,7 @@ import typer
 from cluster.commands import (
     backup,
     config,
+    dashboards,
     doctor,
     lab,
     prune,
@@ -53,6 +54,7 @@ app.command("stop")(service.stop)
 app.command("status")(service.status)
 app.add_typer(config.app, name="config")
 app.add_typer(lab.app, name="lab")
+app.add_typer(dashboards.app, name="dashboards")
 
 
 def main() -> None:

@@ -14,6 +14,7 @@ from typing import Protocol
 
 from filesystems.interface import Filesystem
 from filesystems.lease_walker import LeaseWalker, WalkedLease
+from filesystems.scan_measures import ScanMeasures
 from shards.errors import ForebayError
 from shards.ledger import Lease, LeaseLost, LeaseResult
 from shards.state import StateDirectory
@@ -43,12 +44,14 @@ class LeaseLoop:
         state: StateDirectory,
         open_filesystem: Callable[[bytes], Filesystem],
         excluded: tuple[str, ...] = (),
+        measures: ScanMeasures | None = None,
     ) -> None:
         self._source = source
         self._state = state
         self._open_filesystem = open_filesystem
         self._excluded = excluded
         self._walkers: dict[bytes, LeaseWalker] = {}
+        self._measures = measures or ScanMeasures(0)
 
     def serve(self, stopping: threading.Event) -> None:
         """Walk until stopping is set.
@@ -62,7 +65,7 @@ class LeaseLoop:
             with ThreadPoolExecutor(1, thread_name_prefix="commit") as pool:
                 while not stopping.is_set():
                     lease = self._source.take(LEASE_WAIT_S)
-                    walked = None if lease is None else self._walk(lease)
+                    walked = None if lease is None else self._measured_walk(lease)
                     if commit is not None:
                         commit.result()
                     commit = None if walked is None else pool.submit(self._commit, walked)
@@ -70,6 +73,15 @@ class LeaseLoop:
                     commit.result()
         finally:
             self._close_walkers()
+
+    def _measured_walk(self, lease: Lease) -> WalkedLease | None:
+        self._measures.walking(lease)
+        walked = None
+        try:
+            walked = self._walk(lease)
+        finally:
+            self._measures.walked(walked)
+        return walked
 
     def _walk(self, lease: Lease) -> WalkedLease | None:
         try:
@@ -83,17 +95,21 @@ class LeaseLoop:
             return None
 
     def _commit(self, walked: WalkedLease) -> None:
-        try:
-            result = walked.result()
-        except OSError as error:
-            self._fail(walked.lease, error)
-            return
-        try:
-            self._source.commit(walked.lease.number, result)
-        except LeaseLost:
-            return  # the run ended meanwhile; what was written is a leftover
+        with self._measures.commits.measure():
+            try:
+                result = walked.result()
+            except OSError as error:
+                self._fail(walked.lease, error)
+                return
+            try:
+                self._source.commit(walked.lease.number, result)
+            except LeaseLost:  # the run ended meanwhile; what was written is a leftover
+                self._measures.lost(walked.lease.dataset)
+                return
+        self._measures.committed(walked.lease.dataset, result)
 
     def _fail(self, lease: Lease, error: Exception) -> None:
+        self._measures.failed(lease.dataset)
         # Nothing of the lease was committed; without it the run cannot be complete.
         self._source.fail(lease.run, f"the scan of {os.fsdecode(lease.root)} failed: {error}")
 

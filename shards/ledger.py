@@ -135,6 +135,7 @@ class Lease:
     pacing: Pacing = field(default_factory=Pacing)
     read_root: bytes = b""  # where the root is looked at, if not as it is: in a snapshot
     inode_mask: int = 0  # bits of an inode number there that are the live one's; 0: all
+    dataset: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -556,6 +557,7 @@ class Ledger:
             any(row["first"] for row in rows),
             bool(row["whole"]),
             pacing=self.pacing(owner.dataset),
+            dataset=owner.dataset,
         )
 
     def _lease_names(self, db: sqlite3.Connection, role: str, epoch: int) -> Lease | None:
@@ -591,6 +593,7 @@ class Ledger:
             whole=False,
             names=tuple(paths),
             pacing=self.pacing(run.dataset),
+            dataset=run.dataset,
         )
 
     def commit_lease(self, number: int, role: str, epoch: int, result: LeaseResult) -> int | None:
