@@ -14,6 +14,7 @@ import typer
 
 from cluster.commands import (
     backup,
+    bacula,
     doctor,
     lab,
     prune,
@@ -47,6 +48,7 @@ app.command("verify")(verify.verify)
 app.command("prune")(prune.prune)
 app.command("doctor")(doctor.doctor)
 app.add_typer(lab.app, name="lab")
+app.add_typer(bacula.app, name="bacula")
 
 
 def main() -> None:

@@ -1,0 +1,149 @@
+"""`forebay bacula`: Bacula's side of a site."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cluster.output import JsonOption, print_json
+
+if TYPE_CHECKING:
+    from cluster.site_config import SiteConfig
+
+app = typer.Typer(help="Bacula's side of a site.", no_args_is_help=True)
+
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option("--config", help="Forebay's configuration; /etc/forebay/forebay.toml if not."),
+]
+ProgramOption = Annotated[
+    str | None,
+    typer.Option("--program", help="The hooks' forebay on the movers; this one if not said."),
+]
+
+
+@app.command("config")
+def config_(
+    config: ConfigOption = None,
+    dataset: Annotated[str | None, typer.Option(help="This dataset's Jobs alone.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Write files into this folder.")] = None,
+    program: ProgramOption = None,
+    clients: Annotated[
+        bool, typer.Option("--clients", help="Client resources, not hints in comments.")
+    ] = False,
+    pools: Annotated[
+        bool, typer.Option("--pools/--no-pools", help="Pool resources as well.")
+    ] = True,
+    catalog: Annotated[
+        str, typer.Option("--catalog-resource", help="The Catalog resource that Clients name.")
+    ] = "MyCatalog",
+    json: JsonOption = False,
+) -> None:
+    """Print the Director's resources for the datasets, ready to be included."""
+    from cluster import bacula_files
+
+    site_config = _load(config)
+    if dataset is not None:
+        site_config.dataset_named(dataset)
+    site = bacula_files.site_of(site_config, _program(program), catalog)
+    folder = out.absolute() if out else None
+    texts = bacula_files.files(site, folder, dataset=dataset, pools=pools, clients=clients)
+    written = bacula_files.write(folder, texts) if folder else []
+    if json:
+        listed = [{"name": name, "text": text} for name, text in texts.items()]
+        print_json({"files": [str(path) for path in written] if folder else listed})
+    elif folder:
+        for path in written:
+            print(path)
+        if dataset is None:
+            first = folder / bacula_files.DIRECTOR_FILE
+            print(f'include it in bacula-dir.conf: @"{first}"', file=sys.stderr)
+    else:
+        print(bacula_files.in_one(texts), end="")
+
+
+@app.command("check")
+def check(
+    config: ConfigOption = None,
+    program: ProgramOption = None,
+    director_config: Annotated[
+        Path | None,
+        typer.Option("--director-config", help="The Director's file; bacula-dir.conf if not said."),
+    ] = None,
+    json: JsonOption = False,
+) -> None:
+    """Compare the live Director with what Forebay needs (1: change something, 3: only hints)."""
+    from cluster import bacula_check
+    from cluster.bacula_files import site_of
+
+    site_config = _load(config)
+    site = site_of(site_config, _program(program))
+    report = bacula_check.check(site_config.bacula, site, director_config)
+    if json:
+        print_json(
+            {
+                "findings": [asdict(finding) for finding in report.findings],
+                "unseen": report.unseen,
+                "exit_code": report.exit_code,
+            }
+        )
+    else:
+        for finding in report.findings:
+            print(finding)
+        for text in report.unseen:
+            print(f"not looked at: {text}", file=sys.stderr)
+        if not report.findings:
+            print("the Director is as Forebay needs it")
+    raise typer.Exit(report.exit_code)
+
+
+@app.command("install-plugin")
+def install_plugin(
+    to: Annotated[
+        Path | None, typer.Option("--to", help="The File Daemon's Plugin Directory.")
+    ] = None,
+    fd_config: Annotated[
+        Path | None, typer.Option("--fd-config", help="The bacula-fd.conf that names it.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what it would do.")] = False,
+    json: JsonOption = False,
+) -> None:
+    """Copy the plugin to where the File Daemon of this machine looks for it."""
+    from bacula_bridge import plugin_file
+    from cluster.settings import Settings
+
+    folder = to.absolute() if to else plugin_file.plugin_folder(fd_config)
+    plugin = Settings.from_environment().plugin()
+    changed = plugin_file.install(plugin, folder, dry_run=dry_run)
+    target = folder / plugin_file.NAME
+    if json:
+        print_json({"plugin": str(target), "changed": changed, "dry_run": dry_run})
+    elif not changed:
+        print(f"{target} is this plugin already")
+    else:
+        print(f"{target}: {'would be replaced' if dry_run else 'installed'}")
+        print("restart bacula-fd: it loads plugins when it starts, no reload does", file=sys.stderr)
+
+
+def _load(named: Path | None) -> SiteConfig:
+    from cluster.site_config import DEFAULT_PATH, ConfigurationWrong, configured_path, load
+
+    path = configured_path(named)
+    if path is None:
+        raise ConfigurationWrong(
+            str(DEFAULT_PATH), "there is no configuration; write one, or name it with --config"
+        )
+    return load(path)
+
+
+def _program(named: str | None) -> str:
+    from bacula_bridge.render_site import hook_commands
+    from cluster.bacula_files import default_program
+
+    program = named or default_program()
+    hook_commands(program)
+    return program
