@@ -81,9 +81,9 @@ class Targets:
     storage: str = STORAGE_NAME
     pool: str = POOL_NAME
     messages: str = MESSAGES_NAME
-    clients: tuple[str, ...] = ()  # of the shards, one each; none: all on the one above
     level: str = "Full"  # of a job that is run without one
     directives: str = ""  # more lines of the JobDefs
+    shard_directives: tuple[str, ...] = ()  # more lines of each shard's Job
 
 
 def quote(value: str) -> str:
@@ -155,13 +155,14 @@ def dataset_config(
     check_dataset_name(name)
     check_shards(shards)
     use = targets or Targets()
-    assert len(use.clients) in (0, shards)
+    own = use.shard_directives or ("",) * shards
+    assert len(own) == shards
     parts = [_job_defaults(f"forebay-{name}", use, f"forebay-{name}-0")]
     for shard in range(shards):
         command = quote(plugin_command(name, shard, shards, hsm))
-        client = use.clients[shard] if use.clients else ""
-        parts.append(_file_set(job_name(name, shard), f"    Plugin = {command}\n"))
-        parts.append(_job(job_name(name, shard), f"forebay-{name}", job_name(name, shard), client))
+        job = job_name(name, shard)
+        parts.append(_file_set(job, f"    Plugin = {command}\n"))
+        parts.append(_job(job, f"forebay-{name}", job, own[shard]))
     return "\n".join(parts)
 
 
@@ -386,12 +387,11 @@ FileSet {{
 """
 
 
-def _job(name: str, defaults: str, file_set: str, client: str = "") -> str:
-    own = f"  Client = {quote(client)}\n" if client else ""
+def _job(name: str, defaults: str, file_set: str, directives: str = "") -> str:
     return f"""\
 Job {{
   Name = {quote(name)}
   JobDefs = {quote(defaults)}
   FileSet = {quote(file_set)}
-{own}}}
+{directives}}}
 """

@@ -28,23 +28,25 @@ SPARE_JOBS = 16
 RESTORE_WHERE = "/tmp/bacula-restores"
 FILE_DAEMON_PORT = 9102
 STORAGE_PORT = 9103
-_PROGRAM = re.compile(r"/[^\"'`\\$%\x00-\x1f\x7f]*")
+_WORD = re.compile(r"[^\"'`\\$%\x00-\x1f\x7f]+")
 
 
 @dataclass(frozen=True, slots=True)
 class SiteMover:
-    """A data mover and its Client resource."""
+    """A data mover: its Client resource, its bridge's socket, what its hooks are to be told."""
 
     name: str
     client: str
+    socket: str
+    hook_options: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class SiteDataset:
-    """A dataset with the resources of the Director that it uses; a Client for each shard."""
+    """A dataset with the resources of the Director that it uses; a mover for each shard."""
 
     name: str
-    clients: tuple[str, ...]
+    movers: tuple[SiteMover, ...]
     storage: str
     pool: str
     schedule: str | None = None
@@ -52,7 +54,11 @@ class SiteDataset:
 
     @property
     def shards(self) -> int:
-        return len(self.clients)
+        return len(self.movers)
+
+    @property
+    def clients(self) -> tuple[str, ...]:
+        return tuple(mover.client for mover in self.movers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +69,6 @@ class Site:
     datasets: tuple[SiteDataset, ...]
     messages: str
     restore_job: str
-    socket: str
     program: str  # of the hooks
     catalog: str = "MyCatalog"  # the Catalog resource
 
@@ -89,24 +94,32 @@ class Site:
         return max(dataset.shards for dataset in self.datasets)
 
 
-def hook_commands(program: str) -> tuple[str, str]:
+def hook_commands(program: str, options: tuple[str, ...] = ()) -> tuple[str, str]:
     """Return what a Client runs before and after each job.
 
     The Client expands %i JobId, %n Job, %l level, %e how it ended; level and end hold spaces.
     """
-    if not _PROGRAM.fullmatch(program):
-        rule = "an absolute path without quotes, backslashes, dollar or percent signs"
-        raise BadValue("program of the hooks", program, rule)
-    head = f'"{program}"' if " " in program else program
+    if not program.startswith("/"):
+        raise BadValue("program of the hooks", program, "an absolute path")
+    head = _word(program)
+    tail = "".join(f" {_word(option)}" for option in options)
     return (
-        f'{head} hook before --jobid %i --job %n --level "%l"',
-        f'{head} hook after --jobid %i --job %n --status "%e"',
+        f'{head} hook before --jobid %i --job %n --level "%l"{tail}',
+        f'{head} hook after --jobid %i --job %n --status "%e"{tail}',
     )
 
 
-def hooks(program: str) -> str:
+def _word(text: str) -> str:
+    """Return a word of a command that Bacula expands and splits; it knows no escape for all."""
+    if not _WORD.fullmatch(text):
+        rule = "no quotes, backslashes, dollar or percent signs, for Bacula reads them otherwise"
+        raise BadValue("word of the hooks' command", text, rule)
+    return f'"{text}"' if " " in text else text
+
+
+def hooks(program: str, options: tuple[str, ...] = ()) -> str:
     """Return the RunScripts. After is a hint: what counts is the catalog, so it fails no job."""
-    before, after = hook_commands(program)
+    before, after = hook_commands(program, options)
     return f"""\
   RunScript {{
     RunsWhen = Before
@@ -132,9 +145,12 @@ def dataset_config(site: Site, dataset: SiteDataset) -> str:
         storage=dataset.storage,
         pool=dataset.pool,
         messages=site.messages,
-        clients=dataset.clients,
         level="Incremental",  # Bacula makes it a Full where there is none yet
-        directives=schedule + hooks(site.program),
+        directives=schedule,
+        shard_directives=tuple(
+            f"  Client = {quote(mover.client)}\n" + hooks(site.program, mover.hook_options)
+            for mover in dataset.movers
+        ),
     )
     return render.dataset_config(dataset.name, dataset.shards, targets, dataset.hsm)
 
@@ -196,7 +212,7 @@ def file_daemon_hint(site: Site, mover: SiteMover, plugins: Path) -> str:
     lines = f"""\
 FileDaemon {{
   Plugin Directory = {quote(str(plugins))}
-  Plugin Options = {quote(render.plugin_options(site.socket))}
+  Plugin Options = {quote(render.plugin_options(mover.socket))}
   Maximum Concurrent Jobs = {concurrent_jobs(site.shards_of_client(mover.client))}
 }}
 """

@@ -175,7 +175,7 @@ def _job(site: Site, dataset: SiteDataset, shard: int, director: DirectorView) -
     if job.client != client:
         yield _change(where, "Client", job.client, client, "shards are dealt to the movers in turn")
     yield from _file_set(dataset, shard, job)
-    yield from _hooks(where, site, job)
+    yield from _hooks(where, hook_commands(site.program, dataset.movers[shard].hook_options), job)
     for directive, found, wanted in (
         ("Storage", ", ".join(job.storages), dataset.storage),
         ("Pool", job.pool, dataset.pool),
@@ -213,8 +213,8 @@ def _file_set(dataset: SiteDataset, shard: int, job: JobView) -> Iterator[Findin
             yield _hint(where, "Options", "Compression", "no compression", why)
 
 
-def _hooks(where: str, site: Site, job: JobView) -> Iterator[Finding]:
-    before, after = hook_commands(site.program)
+def _hooks(where: str, commands: tuple[str, str], job: JobView) -> Iterator[Finding]:
+    before, after = commands
     if (script := _script(job, RUN_BEFORE, "hook before")) is None:
         why = "the service is not told when a job begins"
         yield _change(where, "RunScript before", "", before, why)

@@ -14,7 +14,7 @@ from bacula_bridge import render_site
 from bacula_bridge.errors import BadValue
 from bacula_bridge.render import quote
 from bacula_bridge.render_site import Site, SiteDataset, SiteMover
-from cluster.site_config import SiteConfig
+from cluster.site_config import DEFAULT_PATH, SiteConfig
 from shards.errors import ForebayError
 
 PLUGIN_FOLDER = Path("/usr/lib/bacula")
@@ -33,13 +33,24 @@ def default_program() -> str:
     return str(Path(sys.executable).with_name("forebay"))
 
 
-def site_of(config: SiteConfig, program: str, catalog: str = "MyCatalog") -> Site:
-    """Return what of the configuration Bacula is to know."""
+def site_of(config: SiteConfig, file: Path, program: str, catalog: str = "MyCatalog") -> Site:
+    """Return what of the configuration Bacula is to know; file is where the movers have it."""
     bacula = config.bacula
+    named = () if file == DEFAULT_PATH else ("--config", str(file))
+    several = "{mover}" in str(config.runtime)  # the bridge's socket depends on the mover then
+    movers = {
+        mover.name: SiteMover(
+            mover.name,
+            mover.client,
+            str(config.socket_of(mover.name)),
+            (*named, *(("--mover", mover.name) if several else ())),
+        )
+        for mover in config.mover
+    }
     datasets = tuple(
         SiteDataset(
             name=dataset.name,
-            clients=tuple(config.mover_of(dataset, k).client for k in range(dataset.shards)),
+            movers=tuple(movers[config.mover_of(dataset, k).name] for k in range(dataset.shards)),
             storage=dataset.storage or bacula.storage,
             pool=dataset.pool or bacula.pool,
             schedule=dataset.schedule or bacula.schedule,
@@ -47,13 +58,11 @@ def site_of(config: SiteConfig, program: str, catalog: str = "MyCatalog") -> Sit
         )
         for dataset in config.dataset
     )
-    movers = tuple(SiteMover(mover.name, mover.client) for mover in config.mover)
     return Site(
-        movers=movers,
+        movers=tuple(movers.values()),
         datasets=datasets,
         messages=bacula.messages,
         restore_job=bacula.restore_job,
-        socket=str(config.socket),
         program=program,
         catalog=catalog,
     )

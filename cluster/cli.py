@@ -15,12 +15,14 @@ import typer
 from cluster.commands import (
     backup,
     bacula,
+    config,
     doctor,
     lab,
     prune,
     restore,
     runs,
     scan,
+    service,
     show,
     verify,
     watch,
@@ -47,6 +49,10 @@ app.command("watch")(watch.watch)
 app.command("verify")(verify.verify)
 app.command("prune")(prune.prune)
 app.command("doctor")(doctor.doctor)
+app.command("serve")(service.serve)
+app.command("stop")(service.stop)
+app.command("status")(service.status)
+app.add_typer(config.app, name="config")
 app.add_typer(lab.app, name="lab")
 app.add_typer(bacula.app, name="bacula")
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cluster.commands.site import ConfigOption, site_config
 from cluster.output import JsonOption, print_json
 
 if TYPE_CHECKING:
@@ -16,10 +17,6 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Bacula's side of a site.", no_args_is_help=True)
 
-ConfigOption = Annotated[
-    Path | None,
-    typer.Option("--config", help="Forebay's configuration; /etc/forebay/forebay.toml if not."),
-]
 ProgramOption = Annotated[
     str | None,
     typer.Option("--program", help="The hooks' forebay on the movers; this one if not said."),
@@ -46,10 +43,10 @@ def config_(
     """Print the Director's resources for the datasets, ready to be included."""
     from cluster import bacula_files
 
-    site_config = _load(config)
+    configured, path = _load(config)
     if dataset is not None:
-        site_config.dataset_named(dataset)
-    site = bacula_files.site_of(site_config, _program(program), catalog)
+        configured.dataset_named(dataset)
+    site = bacula_files.site_of(configured, path, _program(program), catalog)
     folder = out.absolute() if out else None
     texts = bacula_files.files(site, folder, dataset=dataset, pools=pools, clients=clients)
     written = bacula_files.write(folder, texts) if folder else []
@@ -80,9 +77,9 @@ def check(
     from cluster import bacula_check
     from cluster.bacula_files import site_of
 
-    site_config = _load(config)
-    site = site_of(site_config, _program(program))
-    report = bacula_check.check(site_config.bacula, site, director_config)
+    configured, path = _load(config)
+    site = site_of(configured, path, _program(program))
+    report = bacula_check.check(configured.bacula, site, director_config)
     if json:
         print_json(
             {
@@ -129,15 +126,13 @@ def install_plugin(
         print("restart bacula-fd: it loads plugins when it starts, no reload does", file=sys.stderr)
 
 
-def _load(named: Path | None) -> SiteConfig:
-    from cluster.site_config import DEFAULT_PATH, ConfigurationWrong, configured_path, load
+def _load(named: Path | None) -> tuple[SiteConfig, Path]:
+    from cluster.site_config import configured_path
 
+    config = site_config(named)
     path = configured_path(named)
-    if path is None:
-        raise ConfigurationWrong(
-            str(DEFAULT_PATH), "there is no configuration; write one, or name it with --config"
-        )
-    return load(path)
+    assert path is not None
+    return config, path
 
 
 def _program(named: str | None) -> str:

@@ -34,7 +34,7 @@ class Site:
 
     def __init__(self, lab, folder):
         self.lab, self.folder = lab, folder
-        self.file = folder / "forebay.toml"
+        self.file = folder / "for ebay.toml"
         self.out = folder / "out put"
         self.program = folder / "a folder" / "forebay"
         self.director = lab.base / "conf" / "dir.conf"
@@ -61,7 +61,7 @@ class Site:
         lines = [f"{key} = {json.dumps(value)}" for key, value in bacula.items()]
         self.file.write_text(f"""\
 state = "/srv/state"
-runtime = "{self.folder}"
+runtime = "/run/forebay-{{mover}}"
 [bacula]
 {chr(10).join(lines)}
 [[mover]]
@@ -172,13 +172,12 @@ def test_the_hooks_run_on_the_client_with_what_they_need(site):
     assert not row.good
     before = (site.folder / f"before.{jobid}").read_text().splitlines()
     after = (site.folder / f"after.{jobid}").read_text().splitlines()
-    assert before == [
-        *("hook", "before", "--jobid", str(jobid), "--job", "forebay-home-1", "--level", "Full")
-    ]
-    assert after[:-1] == [
-        *("hook", "after", "--jobid", str(jobid), "--job", "forebay-home-1", "--status")
-    ]
-    assert "rror" in after[-1]
+    who = ["--jobid", str(jobid), "--job", "forebay-home-1"]
+    where = ["--config", str(site.file), "--mover", "m2"]
+    assert before == ["hook", "before", *who, "--level", "Full", *where]
+    assert after[:7] == ["hook", "after", *who, "--status"]
+    assert "rror" in after[7]
+    assert after[8:] == where
 
 
 def test_a_job_whose_first_hook_fails_does_not_run(site):

@@ -7,13 +7,14 @@ from bacula_bridge.errors import BadValue
 from bacula_bridge.render_site import Site, SiteDataset, SiteMover
 from shards.ledger_schema import HsmPolicy
 
-DATASET = SiteDataset("home", ("a-fd", "b-fd", "a-fd"), "sd1", "full", "Nightly", HsmPolicy.STUB)
+A = SiteMover("a", "a-fd", "/run/forebay/bridge.sock")
+B = SiteMover("b", "b-fd", "/run/b/bridge.sock", ("--config", "/a b.toml", "--mover", "b"))
+DATASET = SiteDataset("home", (A, B, A), "sd1", "full", "Nightly", HsmPolicy.STUB)
 SITE = Site(
-    movers=(SiteMover("a", "a-fd"), SiteMover("b", "b-fd")),
-    datasets=(DATASET, SiteDataset("work", ("b-fd",), "sd2", "full")),
+    movers=(A, B),
+    datasets=(DATASET, SiteDataset("work", (B,), "sd2", "full")),
     messages="Standard",
     restore_job="forebay-restore",
-    socket="/run/forebay/bridge.sock",
     program="/opt/for ebay/bin/forebay",
 )
 
@@ -38,19 +39,6 @@ JobDefs {
   Allow Incomplete Jobs = no
   Maximum Concurrent Jobs = 576
   Schedule = "Nightly"
-  RunScript {
-    RunsWhen = Before
-    RunsOnClient = yes
-    FailJobOnError = yes
-    Command = "\\"/opt/for ebay/bin/forebay\\" hook before --jobid %i --job %n --level \\"%l\\""
-  }
-  RunScript {
-    RunsWhen = After
-    RunsOnClient = yes
-    RunsOnFailure = yes
-    FailJobOnError = no
-    Command = "\\"/opt/for ebay/bin/forebay\\" hook after --jobid %i --job %n --status \\"%e\\""
-  }
 }
 
 FileSet {
@@ -66,9 +54,23 @@ Job {
   JobDefs = "forebay-home"
   FileSet = "forebay-home-0"
   Client = "a-fd"
+  RunScript {
+    RunsWhen = Before
+    RunsOnClient = yes
+    FailJobOnError = yes
+    Command = "\\"/opt/for ebay/bin/forebay\\" hook before --jobid %i --job %n --level \\"%l\\""
+  }
+  RunScript {
+    RunsWhen = After
+    RunsOnClient = yes
+    RunsOnFailure = yes
+    FailJobOnError = no
+    Command = "\\"/opt/for ebay/bin/forebay\\" hook after --jobid %i --job %n --status \\"%e\\""
+  }
 }
 """
     )
+    assert '--level \\"%l\\" --config \\"/a b.toml\\" --mover b"\n' in text
     clients = [line.strip() for line in text.splitlines() if line.startswith("  Client")]
     assert clients[1:] == ['Client = "a-fd"', 'Client = "b-fd"', 'Client = "a-fd"']
 
@@ -81,6 +83,9 @@ def test_a_dataset_without_a_schedule_has_none():
 def test_a_program_that_bacula_would_read_otherwise_is_refused(program):
     with pytest.raises(BadValue):
         render_site.hook_commands(program)
+    if program.startswith("/"):
+        with pytest.raises(BadValue):
+            render_site.hook_commands("/p", ("--config", program))
 
 
 def test_hints_are_comments_and_resources_only_if_asked():
