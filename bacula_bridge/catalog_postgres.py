@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import socket
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
@@ -29,6 +29,7 @@ from bacula_bridge.catalog_sources import (
     wrong_version,
 )
 from bacula_bridge.errors import BadValue, CatalogUnavailable
+from shards.errors import ForebayError
 
 CONNECT_TIMEOUT_S = 15
 STATEMENT_TIMEOUT_S = 60.0
@@ -58,11 +59,12 @@ class RawText(Dumper):
 class PostgresSource:
     """A database by its URL, postgresql://USER@HOST:PORT/DATABASE.
 
-    Without a password libpq's own ways hold: peer authentication, ~/.pgpass.
+    The password is asked for at each connection, so that it is not in here, and does not travel
+    with it. Without one libpq's own ways hold: peer authentication, ~/.pgpass.
     """
 
     url: str
-    password: str = field(default="", repr=False)
+    secret: Callable[[], str] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         if "password" in _parsed(self.url):
@@ -124,9 +126,13 @@ class PostgresSource:
     def _connected(self) -> Iterator[psycopg.Connection]:
         """Connect, and turn whatever goes wrong until the end into a sentence."""
         try:
+            password = self.secret() if self.secret is not None else None
+        except ForebayError as error:
+            raise CatalogUnavailable(self.name, str(error)) from None
+        try:
             connection = psycopg.connect(
                 self.url,
-                password=self.password or None,
+                password=password,
                 connect_timeout=CONNECT_TIMEOUT_S,
                 client_encoding="SQL_ASCII",
                 application_name="forebay",

@@ -8,6 +8,7 @@ Pure: views in, findings out.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
@@ -30,6 +31,8 @@ _COSTLY = {
     "S2": "Signature = SHA256",
     "S3": "Signature = SHA512",
 }
+_SIGNATURE = re.compile(r"M|S[2-7]?")
+_ARGUMENTS = re.compile(r"[CJPV][^:]*:")  # of accurate, base job, strip path and verify
 PLUGIN = "forebay"
 
 
@@ -200,14 +203,11 @@ def _file_set(dataset: SiteDataset, shard: int, job: JobView) -> Iterator[Findin
         why = "another number of shards needs a Full, which Bacula makes when the FileSet differs"
         yield _change(where, "Ignore FileSet Changes", "yes", "no", why)
     for options in job.options:
-        letters = options.split("C")[0]
-        signature = next(
-            (letters[i : i + 2].rstrip("Z") for i, c in enumerate(letters) if c in "MS"), ""
-        )
-        signature = signature if signature in _COSTLY else signature[:1]
-        if signature == "M" or signature in _COSTLY:
+        letters = _ARGUMENTS.sub("", options)
+        signature = _SIGNATURE.search(letters)
+        if signature and signature[0] in _COSTLY:
             why = "it costs the CPU of a core; the receipts have a hash of their own"
-            yield _hint(where, "Options", _COSTLY[signature], "no signature, or Xxh3_128", why)
+            yield _hint(where, "Options", _COSTLY[signature[0]], "no signature, or Xxh3_128", why)
         if "Z" in letters:
             why = "it costs CPU for each byte, in the job's one thread"
             yield _hint(where, "Options", "Compression", "no compression", why)

@@ -6,6 +6,7 @@ Does not cover: asking it anything (bacula_bridge.catalog), the private lab's ca
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 from bacula_bridge.catalog import Catalog
@@ -13,13 +14,17 @@ from cluster.site_config import BaculaTable, read_secret
 
 
 def catalog_of(bacula: BaculaTable) -> Catalog:
-    """Return the catalog; nothing is connected to yet.
+    """Return the catalog; nothing is connected to yet. SecretUnsafe if its password is not safe.
 
-    The password travels with the object: make it in the process that asks, rather than sending it.
+    The object has the name of the password's file, not the password: whoever asks reads it, on its
+    own node. Ray keeps the arguments of actors, in memory and in its store.
     """
     if bacula.catalog.startswith("/"):
         return Catalog(Path(bacula.catalog))
     from bacula_bridge.catalog_postgres import PostgresSource
 
     file = bacula.catalog_password_file
-    return Catalog(PostgresSource(bacula.catalog, read_secret(file) if file else ""))
+    if file is None:
+        return Catalog(PostgresSource(bacula.catalog))
+    read_secret(file)
+    return Catalog(PostgresSource(bacula.catalog, partial(read_secret, file)))

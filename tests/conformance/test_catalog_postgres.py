@@ -5,6 +5,8 @@ import pickle
 import re
 import signal
 import time
+from functools import partial
+from pathlib import Path
 
 import pytest
 
@@ -14,7 +16,9 @@ from bacula_bridge.catalog_postgres import PostgresSource
 from bacula_bridge.errors import BadValue, CatalogUnavailable
 from cluster.catalogs import catalog_of
 from cluster.site_config import BaculaTable, SecretUnsafe
-from tests.support.postgres import PASSWORD
+from tests.support.postgres import PASSWORD, secret
+
+PAGE = Path(__file__).parents[2] / "docs" / "operate" / "bacula.md"
 
 
 @pytest.fixture
@@ -24,7 +28,7 @@ def database(postgres):
 
 @pytest.fixture
 def source(postgres, database):
-    return PostgresSource(postgres.url(database), PASSWORD)
+    return PostgresSource(postgres.url(database), secret)
 
 
 def refused(source):
@@ -50,27 +54,31 @@ def test_the_password_shows_nowhere(source, postgres, database):
 
 def test_what_is_wrong_is_said_in_a_sentence(postgres, database, source):
     url = postgres.url(database)
-    assert "refuses the user or the password" in refused(PostgresSource(url, "wrong"))
+    assert "refuses the user or the password" in refused(PostgresSource(url, partial(str, "wrong")))
     assert "refuses the user or the password" in refused(PostgresSource(url))
-    assert "no such database" in refused(PostgresSource(postgres.url("none"), PASSWORD))
+    assert "no such database" in refused(PostgresSource(postgres.url("none"), secret))
     nowhere = "postgresql://bacula@127.0.0.1:1/bacula"
-    assert "cannot be reached" in refused(PostgresSource(nowhere, PASSWORD))
-    assert "postgresql://bacula@127.0.0.1:1/bacula" in refused(PostgresSource(nowhere, PASSWORD))
+    assert "cannot be reached" in refused(PostgresSource(nowhere, secret))
+    assert "postgresql://bacula@127.0.0.1:1/bacula" in refused(PostgresSource(nowhere, secret))
     assert "no catalog of Bacula 15" in refused(
-        PostgresSource(postgres.url("postgres", "postgres"), PASSWORD)
+        PostgresSource(postgres.url("postgres", "postgres"), secret)
     )
     with postgres.connect(database) as connection:
         connection.execute("UPDATE Version SET VersionId = 1025")
     assert "version 1025" in refused(source)
 
 
-def test_a_user_who_may_only_read_is_enough_and_one_who_may_not_is_told(postgres, database):
-    postgres.create("CREATE ROLE reader LOGIN PASSWORD 'r'")
-    reader = PostgresSource(postgres.url(database, "reader"), "r")
+def test_what_the_documents_grant_is_enough_and_without_it_that_is_told(postgres, database):
+    [grant] = re.findall(r"^GRANT .* TO forebay;$", PAGE.read_text(), re.MULTILINE)
+    postgres.create("CREATE ROLE forebay LOGIN PASSWORD 'r'")
+    reader = PostgresSource(postgres.url(database, "forebay"), partial(str, "r"))
     assert "may not read it" in refused(reader)
     with postgres.connect(database) as connection:
-        connection.execute("GRANT SELECT ON Version, Job TO reader")
-    Catalog(reader).check()
+        connection.execute(grant)
+    catalog = Catalog(reader)
+    catalog.check()
+    assert catalog.jobs_named("j") == catalog.spans(1) == catalog.volumes(1) == catalog.log(1) == []
+    assert list(catalog.files(1)) == catalog.restore_objects(1, "o") == []
 
 
 def test_nothing_can_be_written(source):
@@ -82,7 +90,7 @@ def test_no_connection_is_left_open(postgres, database, source):
     catalog = Catalog(source)
     catalog.jobs([1, 2])
     assert list(catalog.files(1)) == []
-    refused(PostgresSource(postgres.url(database), "wrong"))
+    refused(PostgresSource(postgres.url(database), partial(str, "wrong")))
     query = "SELECT count(*) FROM pg_stat_activity WHERE datname = %s AND application_name = %s"
     deadline = time.monotonic() + 20
     with postgres.connect("postgres") as connection:
@@ -155,7 +163,7 @@ def _explain(source, after):
             )
             return []
 
-    Explaining(source.url, source.password).files_page(1, after, 100)
+    Explaining(source.url, source.secret).files_page(1, after, 100)
     return "\n".join(row[0].decode() for row in asked[0])
 
 
@@ -173,5 +181,11 @@ def test_a_site_gives_the_password_in_a_file(postgres, database, tmp_path):
     with pytest.raises(SecretUnsafe):
         catalog_of(bacula)
     file.chmod(0o600)
-    catalog_of(bacula).check()
+    catalog = catalog_of(bacula)
+    catalog.check()
+    assert PASSWORD.encode() not in pickle.dumps(catalog)
+    pickle.loads(pickle.dumps(catalog)).check()
+    file.chmod(0o644)
+    with pytest.raises(CatalogUnavailable, match="lets others in"):
+        catalog.check()
     assert catalog_of(BaculaTable(catalog="/none.db")).name == "/none.db"

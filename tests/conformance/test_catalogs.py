@@ -13,7 +13,7 @@ from bacula_bridge import catalog as module
 from bacula_bridge.catalog import Catalog
 from bacula_bridge.catalog_postgres import PostgresSource, RawText
 from bacula_bridge.errors import CatalogUnavailable
-from tests.support.postgres import PASSWORD
+from tests.support.postgres import secret
 
 JOB = (
     "INSERT INTO Job (JobId, Job, Name, Type, Level, JobStatus, StartTime, EndTime, JobTDate,"
@@ -54,7 +54,7 @@ class Postgres:
 
     def __init__(self, server):
         self._server, self.database = server, server.new_catalog()
-        self.catalog = Catalog(PostgresSource(server.url(self.database), PASSWORD))
+        self.catalog = Catalog(PostgresSource(server.url(self.database), secret))
 
     def execute(self, statement, *rows):
         text = statement.replace("?", "%s")

@@ -42,6 +42,11 @@ _DRIVER = (
 )
 
 
+def secret() -> str:
+    """Return the password, as a source asks for it."""
+    return PASSWORD
+
+
 def driver_root() -> Path:
     """Return a folder with Bacula's PostgreSQL driver; the first call downloads 2 MB."""
 

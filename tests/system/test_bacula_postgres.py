@@ -11,7 +11,7 @@ from bacula_bridge.catalog import Catalog
 from bacula_bridge.catalog_postgres import PostgresSource
 from bacula_bridge.director import Director
 from tests.support.lab_fixture import bacula_programs, make_lab
-from tests.support.postgres import PASSWORD, PORT, USER, driver_libraries, postgres
+from tests.support.postgres import PASSWORD, PORT, USER, driver_libraries, postgres, secret
 
 __all__ = ["bacula_programs", "make_lab", "postgres"]
 
@@ -46,7 +46,7 @@ def lab(make_lab, postgres, bacula_programs, monkeypatch):
     head[libraries] = f"{driver_libraries()}:{head[libraries]}"
     lab.programs = replace(bacula_programs, director=tuple(head))
     lab.up(devices=2, socket="/tmp/none.sock")
-    return lab, Catalog(PostgresSource(postgres.url(database), PASSWORD))
+    return lab, Catalog(PostgresSource(postgres.url(database), secret))
 
 
 def test_jobs_of_a_director_with_postgresql_are_read_as_they_ran(lab, tmp_path):

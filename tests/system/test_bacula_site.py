@@ -199,7 +199,7 @@ def test_each_wrong_resource_is_named_with_its_directive(site):
         first, *jobs = text.split('Job {\n  Name = "forebay-home-')
         jobs[0] = jobs[0].replace('"forebay-home"\n', '"forebay-home"\n  Accurate = yes\n', 1)
         jobs[1] = jobs[1].replace('"second-fd"', '"forebay-fd"', 1)
-        jobs[2] = jobs[2].split("}", 1)[1]
+        jobs[2] = jobs[2].split("\n}\n", 1)[1]
         text = 'Job {\n  Name = "forebay-home-'.join([first, *jobs[:2]]) + jobs[2]
         text = text.replace("shard=1/3", "shard=1/4")
         text = text.replace("Prefer Mounted Volumes = no", "Prefer Mounted Volumes = yes")
