@@ -138,6 +138,7 @@ Job: name=forebay-home-0 JobType=66 level=Full Priority=10 Enabled=0
         ("S5", []),
         ("S6", []),
         ("S7sCmcs:", []),
+        ("CmMcs:VZS:", []),
         ("", []),
     ],
 )
