@@ -29,6 +29,12 @@ class ActorGone(ForebayError):
     template = "{0} did not answer: {1}; look at the Ray logs of this run"
 
 
+class ActorStarting(ForebayError):
+    """An actor was restarted and has not opened what it works on; whoever asked asks again."""
+
+    template = "{0} is being started; ask again in a moment"
+
+
 def answer(reference: ray.ObjectRef[Answer], whom: str, wait_s: float = 0.0) -> Answer:
     """Return the answer, or raise the error that the other side raised."""
     try:
@@ -65,7 +71,7 @@ class NamedActor:
         while True:
             try:
                 return answer(getattr(self._found(), method).remote(*arguments), self._whom, wait_s)
-            except ActorGone:
+            except (ActorGone, ActorStarting):
                 self._handle = None
                 if time.monotonic() >= deadline:
                     raise

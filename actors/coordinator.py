@@ -13,6 +13,7 @@ import traceback
 
 import ray
 
+from actors.calls import ActorStarting
 from actors.service import ServiceSpec, WalkerPool
 from bacula_bridge.catalog import Catalog
 from bacula_bridge.coordinator import Coordinator, RunStatus
@@ -64,7 +65,7 @@ class CoordinatorActor:
     @property
     def _coordinator(self) -> Coordinator:
         if self._opened is None:
-            raise ForebayError("the coordinator is being started; ask again in a moment")
+            raise ActorStarting("the coordinator")
         return self._opened
 
     @ray.method(concurrency_group="control")
