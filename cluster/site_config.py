@@ -208,6 +208,13 @@ class SiteConfig(_Table):
                 raise ValueError(
                     f"{where}: there is no mover {name}; there are {', '.join(movers)}"
                 )
+        if not self.walker_movers:
+            raise ValueError("no mover reads all datasets; one that does is needed for the walkers")
+        if self.coordinator_mover not in self.walker_movers:
+            raise ValueError(
+                f"coordinator.mover: {self.coordinator_mover} does not read all datasets; choose"
+                f" one of {', '.join(self.walker_movers)}"
+            )
         return self
 
     def runtime_of(self, mover: str) -> Path:
@@ -226,15 +233,6 @@ class SiteConfig(_Table):
             for mover in self.mover
             if all(mover in self.movers_of(dataset) for dataset in self.dataset)
         )
-
-        if not self.walker_movers:
-            raise ValueError("no mover reads all datasets; one that does is needed for the walkers")
-        if self.coordinator_mover not in self.walker_movers:
-            raise ValueError(
-                f"coordinator.mover: {self.coordinator_mover} does not read all datasets; choose"
-                f" one of {', '.join(self.walker_movers)}"
-            )
-        return self
 
     @property
     def coordinator_mover(self) -> str:
