@@ -1,26 +1,27 @@
 """Read Bacula's catalog: what jobs ran, what they saved and where it lies.
 
-Covers: a SQLite catalog, read-only, while the Director writes to it.
-Does not cover: changing anything; a PostgreSQL catalog, whose statements would be the same.
-
-A reader blocks the Director's commits in SQLite, so that every statement here is short: rows that
-can be many are fetched in pages.
+Covers: the questions, the same for every database that a catalog can be in.
+Does not cover: changing anything; the databases (catalog_sources, catalog_postgres).
 """
 
 from __future__ import annotations
 
-import base64
-import sqlite3
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
+from bacula_bridge.catalog_sources import (
+    FIRST_FILE,
+    VERSION,
+    CatalogSource,
+    Rows,
+    SqliteSource,
+    wrong_version,
+)
 from bacula_bridge.errors import CatalogUnavailable
 from shards.measures import Durations
 
-BUSY_TIMEOUT_S = 30.0
 PAGE_ROWS = 5_000
 IDS_MAX = 500
 """JobIds in one statement; SQLite takes 999 parameters at least."""
@@ -128,16 +129,31 @@ _JOB_COLUMNS = (
 
 
 class Catalog:
-    """A catalog file. Holds no connection: each question opens and closes its own."""
+    """A catalog. Picklable; holds no connection: each question opens and closes its own."""
 
-    def __init__(self, path: Path) -> None:
-        """Name the catalog file; it is looked at only when something is asked."""
-        self.path = path
+    def __init__(self, source: Path | CatalogSource) -> None:
+        """Name the SQLite file or the database; it is looked at only when something is asked."""
+        self._source = SqliteSource(source) if isinstance(source, Path) else source
         self._durations = Durations("forebay_catalog_query_seconds")
 
     def take_durations(self) -> list[float]:
         """Return how long each question took since the last call."""
         return [sample.value for sample in self._durations.samples()]
+
+    def __repr__(self) -> str:
+        return f"Catalog({self.name})"
+
+    @property
+    def name(self) -> str:
+        """What the catalog is called: its file, or its database without the password."""
+        return self._source.name
+
+    def check(self) -> None:
+        """Raise CatalogUnavailable unless it can be read and is of Bacula 15.0."""
+        found = self._source.version()
+        if found != VERSION:
+            raise CatalogUnavailable(self.name, wrong_version(found))
+        self.jobs([0])
 
     def jobs(self, job_ids: Iterable[int]) -> dict[int, JobRow]:
         """Return the jobs that the catalog knows among these."""
@@ -200,25 +216,17 @@ class Catalog:
         ]
 
     def files(self, job_id: int) -> Iterator[FileRow]:
-        """Yield a job's entries by folder and name, in pages of PAGE_ROWS.
-
-        The pages are cut by key along the catalog's own index, so that each costs the same.
-        """
-        query = (
-            "SELECT File.PathId, File.Filename, FileId, FileIndex, Path.Path, LStat, MD5"
-            " FROM File JOIN Path ON Path.PathId = File.PathId"
-            " WHERE JobId = ? AND (File.PathId, File.Filename, FileId) > (?, CAST(? AS TEXT), ?)"
-            " ORDER BY File.PathId, File.Filename, FileId LIMIT ?"
-        )
-        key: tuple[object, ...] = (-1, b"", -1)
+        """Yield a job's entries by folder and name, in pages of PAGE_ROWS."""
+        key = FIRST_FILE
         while True:
-            rows = self._query(query, [job_id, *key, PAGE_ROWS])
+            with self._durations.measure():
+                rows = self._source.files_page(job_id, key, PAGE_ROWS)
             for row in rows:
                 path = _bytes(row[4]) + _bytes(row[1])
                 yield FileRow(_int(row[3]), path, _text(row[5]), _text(row[6]))
             if len(rows) < PAGE_ROWS:
                 return
-            key = (rows[-1][0], _bytes(rows[-1][1]), rows[-1][2])
+            key = (_int(rows[-1][0]), _bytes(rows[-1][1]), _int(rows[-1][2]))
 
     def restore_objects(self, job_id: int, name: str) -> list[bytes]:
         """Return a job's restore objects of a name, as they were before the daemon packed them.
@@ -231,29 +239,19 @@ class Catalog:
         )
         found: list[bytes] = []
         for packed, compression in self._query(query, [job_id, name]):
-            text = _bytes(packed)
             try:
-                # SQLite's driver stores base64 without padding; 1: zlib (the File Daemon).
-                data = base64.b64decode(text + b"=" * (-len(text) % 4), validate=True)
+                data = self._source.restore_object(_bytes(packed))
+                # 1: zlib, by the File Daemon.
                 found.append(zlib.decompress(data) if _int(compression) else data)
             except (ValueError, zlib.error) as error:
                 raise CatalogUnavailable(
-                    str(self.path), f"restore object {name} of JobId {job_id}: {error}"
+                    self.name, f"restore object {name} of JobId {job_id}: {error}"
                 ) from error
         return found
 
-    def _query(self, query: str, parameters: Sequence[object]) -> list[Sequence[object]]:
-        try:
-            uri = self.path.absolute().as_uri() + "?mode=ro"
-            with (
-                self._durations.measure(),
-                closing(sqlite3.connect(uri, uri=True, timeout=BUSY_TIMEOUT_S)) as database,
-            ):
-                # Names on disk are bytes; not all of them are UTF-8.
-                database.text_factory = bytes
-                return database.execute(query, parameters).fetchall()
-        except sqlite3.Error as error:
-            raise CatalogUnavailable(str(self.path), str(error)) from error
+    def _query(self, statement: str, parameters: Sequence[object]) -> Rows:
+        with self._durations.measure():
+            return self._source.query(statement, parameters)
 
 
 def _bytes(value: object) -> bytes:

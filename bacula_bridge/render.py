@@ -81,6 +81,9 @@ class Targets:
     storage: str = STORAGE_NAME
     pool: str = POOL_NAME
     messages: str = MESSAGES_NAME
+    level: str = "Full"  # of a job that is run without one
+    directives: str = ""  # more lines of the JobDefs
+    shard_directives: tuple[str, ...] = ()  # more lines of each shard's Job
 
 
 def quote(value: str) -> str:
@@ -151,11 +154,15 @@ def dataset_config(
     """
     check_dataset_name(name)
     check_shards(shards)
-    parts = [_job_defaults(f"forebay-{name}", targets or Targets(), f"forebay-{name}-0")]
+    use = targets or Targets()
+    own = use.shard_directives or ("",) * shards
+    assert len(own) == shards
+    parts = [_job_defaults(f"forebay-{name}", use, f"forebay-{name}-0")]
     for shard in range(shards):
         command = quote(plugin_command(name, shard, shards, hsm))
-        parts.append(_file_set(job_name(name, shard), f"    Plugin = {command}\n"))
-        parts.append(_job(job_name(name, shard), f"forebay-{name}", job_name(name, shard)))
+        job = job_name(name, shard)
+        parts.append(_file_set(job, f"    Plugin = {command}\n"))
+        parts.append(_job(job, f"forebay-{name}", job, own[shard]))
     return "\n".join(parts)
 
 
@@ -184,14 +191,14 @@ Pool {{
 """
 
 
-def restore_job_config(where: str, targets: Targets | None = None) -> str:
+def restore_job_config(where: str, targets: Targets | None = None, name: str = RESTORE_JOB) -> str:
     """Return the Job that all restores run as, several at once, with a bootstrap file or not."""
     use = targets or Targets()
     empty = _file_set("forebay-none", "    File = /nonexistent\n")
     return f"""\
 {empty}
 Job {{
-  Name = {quote(RESTORE_JOB)}
+  Name = {quote(name)}
   Type = Restore
   FileSet = "forebay-none"
   Client = {quote(use.client)}
@@ -256,15 +263,15 @@ Messages {{
 {includes}"""
 
 
-def storage_config(lab: LabSettings) -> str:
-    """Return the Storage Daemon's configuration: N drives of one job each in a changer."""
-    names = [f"forebay-drive-{index}" for index in range(lab.devices)]
-    drives = "".join(
+def changer_config(drives: int, folder: str) -> str:
+    """Return the Storage Daemon's devices: drives of one job each in a changer."""
+    names = [f"forebay-drive-{index}" for index in range(drives)]
+    devices = "".join(
         f"""\
 Device {{
   Name = {quote(name)}
   Media Type = {quote(MEDIA_TYPE)}
-  Archive Device = {quote(str(lab.base / "volumes"))}
+  Archive Device = {quote(folder)}
   Autochanger = yes
   Drive Index = {index}
   LabelMedia = yes
@@ -279,6 +286,18 @@ Device {{
         for index, name in enumerate(names)
     )
     return f"""\
+Autochanger {{
+  Name = {quote(CHANGER_NAME)}
+  Device = {", ".join(map(quote, names))}
+  Changer Command = ""
+  Changer Device = /dev/null
+}}
+{devices}"""
+
+
+def storage_config(lab: LabSettings) -> str:
+    """Return the Storage Daemon's configuration."""
+    return f"""\
 Storage {{
   Name = {quote(STORAGE_NAME)}
   SDAddress = {LOOPBACK}
@@ -292,13 +311,7 @@ Messages {{
   Name = {quote(MESSAGES_NAME)}
   director = {quote(DIRECTOR_NAME)} = all
 }}
-Autochanger {{
-  Name = {quote(CHANGER_NAME)}
-  Device = {", ".join(map(quote, names))}
-  Changer Command = ""
-  Changer Device = /dev/null
-}}
-{drives}"""
+{changer_config(lab.devices, str(lab.base / "volumes"))}"""
 
 
 def file_daemon_config(lab: LabSettings) -> str:
@@ -347,7 +360,7 @@ def _job_defaults(name: str, targets: Targets, file_set: str) -> str:
 JobDefs {{
   Name = {quote(name)}
   Type = Backup
-  Level = Full
+  Level = {targets.level}
   Client = {quote(targets.client)}
   FileSet = {quote(file_set)}
   Storage = {quote(targets.storage)}
@@ -359,7 +372,7 @@ JobDefs {{
   Allow Duplicate Jobs = yes
   Allow Incomplete Jobs = no
   Maximum Concurrent Jobs = {CONCURRENT_JOBS}
-}}
+{targets.directives}}}
 """
 
 
@@ -374,11 +387,11 @@ FileSet {{
 """
 
 
-def _job(name: str, defaults: str, file_set: str) -> str:
+def _job(name: str, defaults: str, file_set: str, directives: str = "") -> str:
     return f"""\
 Job {{
   Name = {quote(name)}
   JobDefs = {quote(defaults)}
   FileSet = {quote(file_set)}
-}}
+{directives}}}
 """

@@ -14,6 +14,7 @@ import typer
 
 from cluster.commands import (
     backup,
+    bacula,
     config,
     dashboards,
     doctor,
@@ -55,6 +56,7 @@ app.command("status")(service.status)
 app.add_typer(config.app, name="config")
 app.add_typer(lab.app, name="lab")
 app.add_typer(dashboards.app, name="dashboards")
+app.add_typer(bacula.app, name="bacula")
 
 
 def main() -> None:

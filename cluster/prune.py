@@ -90,7 +90,7 @@ def plan_prune(state: StateDirectory, ledger: Ledger, catalog: Catalog) -> Prune
     every = [job for of_run in jobs.values() for job in of_run]
     is_kept = _kept_jobs(catalog, every)
     if every and not any(is_kept(job.jobid, job.job) for job in every):
-        raise CatalogForeign(str(catalog.path), len(every))
+        raise CatalogForeign(catalog.name, len(every))
     named = {jobid for job in every if is_kept(job.jobid, job.job) for jobid in job.chain}
     plan = PrunePlan()
     newest: set[str] = set()

@@ -11,6 +11,7 @@ from pathlib import Path
 from bacula_bridge import console
 from bacula_bridge.catalog import Catalog
 from bacula_bridge.director import Director
+from cluster.catalogs import catalog_of
 from cluster.site_config import SiteConfig
 from shards.state import StateDirectory
 
@@ -22,7 +23,7 @@ def site_state(config: SiteConfig) -> StateDirectory:
 
 def site_catalog(config: SiteConfig) -> Catalog:
     """The Director's catalog."""
-    return Catalog(Path(config.bacula.catalog))
+    return catalog_of(config.bacula)
 
 
 def site_director(config: SiteConfig) -> Director:

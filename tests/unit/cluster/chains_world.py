@@ -28,7 +28,8 @@ class World:
         self.settings = Settings(home)
         self.state = self.settings.state
         self.state.make()
-        self.catalog = Catalog(home / "catalog.db")
+        self.path = home / "catalog.db"
+        self.catalog = Catalog(self.path)
         self.change_catalog(_JOB)
         with self.ledger() as ledger:
             ledger.put_dataset(Dataset(NAME, "posix", ROOT, 2, 7))
@@ -37,7 +38,7 @@ class World:
         return closing(Ledger(self.state.ledger))
 
     def change_catalog(self, statement, *parameters):
-        with closing(sqlite3.connect(self.catalog.path)) as database:
+        with closing(sqlite3.connect(self.path)) as database:
             database.execute(statement, parameters)
             database.commit()
 

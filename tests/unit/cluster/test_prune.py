@@ -88,10 +88,10 @@ def test_a_catalog_that_knows_nothing_or_cannot_be_read_is_not_believed(world):
     world.forget(1, 2)
     with pytest.raises(CatalogForeign, match="none of the 2 jobs"):
         planned(world)
-    world.catalog.path.write_bytes(b"not a database" * 500)
+    world.path.write_bytes(b"not a database" * 500)
     with pytest.raises(CatalogUnavailable):
         planned(world)
-    world.catalog.path.unlink()
+    world.path.unlink()
     with pytest.raises(CatalogUnavailable):
         planned(world)
 
