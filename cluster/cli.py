@@ -17,6 +17,7 @@ from cluster.commands import (
     doctor,
     lab,
     prune,
+    report,
     restore,
     runs,
     scan,
@@ -42,6 +43,7 @@ app.command("restore")(restore.restore)
 app.command("scan")(scan.scan)
 app.command("runs")(runs.runs)
 app.command("show")(show.show)
+app.command("report")(report.report)
 app.command("watch")(watch.watch)
 app.command("verify")(verify.verify)
 app.command("prune")(prune.prune)

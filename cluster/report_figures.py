@@ -113,9 +113,7 @@ def _throughput(
     record: RunRecord, scans: list[ScanTimes], streams: dict[tuple[int, int], Series]
 ) -> Throughput | None:
     wanted = [job for job in record.jobs if job.receipts is not None]
-    saved = [
-        streams[(job.shard, job.jobid)] for job in wanted if (job.shard, job.jobid) in streams
-    ]
+    saved = [streams[(job.shard, job.jobid)] for job in wanted if (job.shard, job.jobid) in streams]
     scanned = [scan.series for scan in scans]
     series = [one for one in (*scanned, *saved) if one.names]
     if not series:
@@ -178,9 +176,7 @@ def _names(settings: Settings, record: RunRecord) -> NamesFigures:
     )
 
 
-def _group(
-    batch: pa.RecordBatch, rows: Any, groups: dict[tuple[int, int], WarningGroup]
-) -> int:
+def _group(batch: pa.RecordBatch, rows: Any, groups: dict[tuple[int, int], WarningGroup]) -> int:
     """Add a batch's warnings to their groups; return how many found no place in one."""
     if not len(rows):
         return 0
@@ -210,9 +206,9 @@ def _group(
 def balance(jobs: list[ShardJob]) -> dict[str, float | None]:
     """Return how much more than the mean the largest shard has; 1 is a perfect balance."""
     measures = {
-        "bytes": [job.summary.size_bytes for job in jobs],
+        "data": [job.summary.size_bytes for job in jobs],
         "names": [job.summary.files + job.summary.directories for job in jobs],
-        "seconds": [job_seconds(job) for job in jobs],
+        "time": [job_seconds(job) for job in jobs],
     }
     return {
         name: round(max(values) * len(values) / sum(values), 3) if any(values) else None

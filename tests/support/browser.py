@@ -104,9 +104,7 @@ class Page:
 
     def complaints(self):
         """Return all that the console got."""
-        return self.events(
-            "Log.entryAdded", "Runtime.consoleAPICalled", "Runtime.exceptionThrown"
-        )
+        return self.events("Log.entryAdded", "Runtime.consoleAPICalled", "Runtime.exceptionThrown")
 
     def requested(self):
         """Return the addresses that were asked for."""
