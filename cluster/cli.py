@@ -22,6 +22,7 @@ from cluster.commands import (
     runs,
     scan,
     show,
+    top,
     verify,
     watch,
 )
@@ -44,6 +45,7 @@ app.command("scan")(scan.scan)
 app.command("runs")(runs.runs)
 app.command("show")(show.show)
 app.command("report")(report.report)
+app.command("top")(top.top)
 app.command("watch")(watch.watch)
 app.command("verify")(verify.verify)
 app.command("prune")(prune.prune)

@@ -172,7 +172,7 @@ def _throughput(throughput: Throughput | None) -> Markup:
     scanned, saved = throughput.scanned, throughput.saved
     seconds = scanned.width_s * len(scanned.names)
     lacking = throughput.jobs - throughput.jobs_measured
-    told = "A file counts over the time from the receipts before its own."
+    told = "A file's data is spread over the time since the receipts before its own."
     if lacking:
         told += f" {plural(lacking, 'job')} of this run left no times."
     return _section(
