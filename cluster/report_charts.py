@@ -50,12 +50,14 @@ def axis(largest: float, *, size: bool) -> Axis:
     if size:
         power = min(int(math.log(max(largest, 1.0), 1024)), len(_UNITS) - 1)
         scale, unit = float(1024**power), _UNITS[power]
-    value = max(largest / scale, 1e-3 if size else 1.0)
+    elif largest >= 1e6:
+        scale, unit = 1e6, "million names/s"
+    value = max(largest / scale, 1.0)
     raw = value / TICKS
     power_of_ten = 10.0 ** math.floor(math.log10(raw))
-    step = next(m * power_of_ten for m in (1, 2, 2.5, 5, 10) if m * power_of_ten >= raw * 0.999)
-    if not size:
-        step = max(1.0, step)
+    step = next(m * power_of_ten for m in (1, 2, 5, 10) if m * power_of_ten >= raw * 0.999)
+    if scale == 1.0:
+        step = max(1.0, step)  # of what is counted one by one
     return Axis(unit, scale, step, max(1, math.ceil(value / step - 1e-9)))
 
 

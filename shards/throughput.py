@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 
 SAMPLES_MAX = 128  # of one job's stream, or of one target's scan
 WIDTH_FIRST_S = 0.25
+DIGITS = 6  # of an amount that is kept
 
 Query = Callable[[str, Sequence[object]], list[sqlite3.Row]]  # of a ledger
 
@@ -90,8 +91,8 @@ class Series:
             [
                 self.start,
                 self.width_s,
-                [round(value, 3) for value in self.names],
-                [round(value, 3) for value in self.bytes],
+                [round(value, DIGITS) for value in self.names],
+                [round(value, DIGITS) for value in self.bytes],
             ]
         )
 
