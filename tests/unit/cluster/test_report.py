@@ -165,7 +165,7 @@ ELEMENTS = {
 def test_no_name_breaks_out_of_the_page(world):
     world.open_run()
     world.walk(0, 1.0, 1)
-    world.join(0, 1, job="<b>job</b>", note="<script>note</script>")
+    world.join(0, 1, job="<b>job</b>", note="<script>note</script>\u202e\n")
     world.receive(1, [receipt(path, ReceiptStatus.UNREADABLE, error=5) for path in EVIL[:5]])
     world.receive(1, [receipt(path + b"/x", file_index=1, sent_bytes=9) for path in EVIL])
     world.finish(0, 1)
