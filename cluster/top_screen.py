@@ -16,11 +16,12 @@ from cluster.live import PENDING_COUNTED_MAX, DatasetView, RunView, ShardView, T
 from cluster.output import plural, show_duration, show_size, show_time
 from shards.ledger_schema import JobState, RunState
 
-WIDE_COLUMNS = 110  # from here on there is room for all columns
+WIDE_COLUMNS = 132  # from here on there is room for all columns
+OTHER_COLUMNS = 112  # what all of them but the bar take at most
 SHARDS_SHOWN = 32  # of a run
 MILLIONS_FROM = 10_000_000  # such counts are shown in millions
 BAR_COLUMNS = 14
-BAR_COLUMNS_WIDE = 30
+BAR_COLUMNS_MAX = 30
 STYLES = {
     JobState.STREAMED.value: "cyan",
     JobState.GOOD.value: "green",
@@ -35,7 +36,6 @@ STYLES = {
 
 def screen(view: TopView, width: int) -> RenderableType:
     """Return the screen at a moment."""
-    wide = width >= WIDE_COLUMNS
     head = Text.assemble(
         ("forebay", "bold"), f"  {plural(len(view.runs), 'open run')}  {show_time(view.time)}"
     )
@@ -43,7 +43,7 @@ def screen(view: TopView, width: int) -> RenderableType:
     if view.trouble:
         parts.append(Text(f"the live streams are unknown: {view.trouble}", style="yellow"))
     for run in view.runs:
-        parts += [Text(), *_run(run, wide)]
+        parts += [Text(), *_run(run, width)]
     parts += [Text(), _heading("datasets"), _datasets(view.datasets)]
     return Group(*parts)
 
@@ -52,7 +52,7 @@ def _heading(title: str | Text) -> Rule:
     return Rule(title, align="left", characters="─", style="dim")
 
 
-def _run(run: RunView, wide: bool) -> list[RenderableType]:
+def _run(run: RunView, width: int) -> list[RenderableType]:
     title = Text.assemble(
         (f"{run.dataset}, run {run.run}", "bold"),
         f"  {run.level}, {show_duration(run.seconds)}",
@@ -67,7 +67,7 @@ def _run(run: RunView, wide: bool) -> list[RenderableType]:
         facts.add_row("lag", f"{plural(run.lag, 'name')} scanned and not saved yet")
     parts: list[RenderableType] = [_heading(title), facts]
     if run.shards:
-        parts.append(_shards(run, wide))
+        parts.append(_shards(run, width))
         for shard in run.shards[:SHARDS_SHOWN]:
             if shard.reason:
                 parts.append(Text(f"shard {shard.shard}, JobId {shard.jobid}: {shard.reason}"))
@@ -98,12 +98,14 @@ def _walkers(run: RunView) -> str:
     return "   ".join(told)
 
 
-def _shards(run: RunView, wide: bool) -> RenderableType:
-    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
+def _shards(run: RunView, width: int) -> RenderableType:
+    wide = width >= WIDE_COLUMNS
+    bar = min(BAR_COLUMNS_MAX, width - OTHER_COLUMNS) if wide else BAR_COLUMNS
+    table = Table(box=None, padding=(0, 2 if wide else 1, 0, 0), pad_edge=False, header_style="dim")
     table.add_column("shard", justify="right", no_wrap=True)
     table.add_column("JobId", justify="right", no_wrap=True)
     table.add_column("state", no_wrap=True)
-    table.add_column("", width=BAR_COLUMNS_WIDE if wide else BAR_COLUMNS, no_wrap=True)
+    table.add_column("", width=bar, no_wrap=True)
     table.add_column("names", justify="right", no_wrap=True)
     if wide:
         table.add_column("of", justify="right", no_wrap=True)
@@ -114,19 +116,19 @@ def _shards(run: RunView, wide: bool) -> RenderableType:
         table.add_column("time", justify="right", no_wrap=True)
     table.add_column("warnings" if wide else "warn", justify="right", no_wrap=True)
     for shard in run.shards[:SHARDS_SHOWN]:
-        table.add_row(*_shard(shard, wide))
+        table.add_row(*_shard(shard, bar, wide))
     left = len(run.shards) - SHARDS_SHOWN
     return Group(table, Text(f"and {left:,} more", style="dim")) if left > 0 else table
 
 
-def _shard(shard: ShardView, wide: bool) -> list[RenderableType]:
+def _shard(shard: ShardView, bar: int, wide: bool) -> list[RenderableType]:
     warned = Text(f"{shard.warnings:,}", style="yellow" if shard.warnings else "")
     total = shard.total
     cells: list[RenderableType] = [
         str(shard.shard),
         str(shard.jobid),
         Text(shard.state, style=STYLES.get(shard.state, "")),
-        _bar(shard, BAR_COLUMNS_WIDE if wide else BAR_COLUMNS),
+        _bar(shard, bar),
         "-" if total is None else _count(shard.names),
     ]
     if wide:

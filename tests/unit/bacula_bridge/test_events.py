@@ -9,8 +9,10 @@ from bacula_bridge.coordinator import KILLED, Coordinator
 from bacula_bridge.server import BridgeServer
 from filesystems.interface import Filesystem
 from filesystems.lease_loop import LeaseLoop
-from shards.shard_jobs import CatalogEnd
-from tests.support.bridge_site import GOOD, Site, first_tree, old
+from shards.receipts import ReceiptsWriter
+from shards.shard_jobs import CatalogEnd, Claim
+from shards.state import StateDirectory
+from tests.support.bridge_site import GOOD, PAST, FakeCatalog, Site, first_tree, old
 from tests.support.plugin_client import PluginClient
 
 
@@ -28,8 +30,9 @@ def site(tmp_path):
 
 def told(caplog, words):
     """Return level, part and fields of the one line that has these words."""
-    found = [record for record in caplog.records if words in record.getMessage()]
-    assert len(found) == 1, [record.getMessage() for record in caplog.records]
+    records = [*caplog.get_records("setup"), *caplog.get_records("call")]
+    found = [record for record in records if words in record.getMessage()]
+    assert len(found) == 1, [record.getMessage() for record in records]
     fields = ("run", "dataset", "shard", "jobid")
     record = found[0]
     part = record.name.removeprefix("forebay.")
@@ -51,12 +54,14 @@ def test_a_good_run_from_its_opening_to_its_verdict(site, caplog):
     assert told(caplog, f"run {run} of d closed: complete")[:2] == ("INFO", "coordinator")
 
 
-def test_why_a_run_is_a_full_one_is_said_as_in_the_job_log(site, caplog):
-    site.open_run("incremental")
-    (line,) = [r.getMessage() for r in caplog.records if "opened" in r.getMessage()]
+def test_why_a_run_looks_everywhere_is_said_as_in_the_job_log(site, caplog):
+    site.backup(first_tree(), 5)
+    accept, _ = site.backup(first_tree(), 6, level="I", previous_job="job.5", since=PAST)
     note = site.coordinator.status(site.run).run.note
     assert note
-    assert line == f"run {site.run} of d opened: full; {note}"
+    assert note in accept.note
+    assert told(caplog, f"run {site.run} of d opened: incremental; {note}")[0] == "INFO"
+    assert told(caplog, f"level I; {accept.note}")[0] == "INFO"
 
 
 def test_a_refused_job_is_logged_with_the_sentence_of_its_job_log(site, caplog):
@@ -92,19 +97,25 @@ def test_a_scan_that_cannot_go_on_is_an_error(site, caplog):
 
 
 def test_what_a_killed_forebay_left_open_is_settled_and_said(tmp_path, caplog):
-    site = Site(tmp_path)
-    site.open_run()
-    site.commit([old(b"", 1, is_directory=True)])
-    with site.client() as client:
-        client.hello(jobid=8)
-        site.bridge._source = None  # nobody tells the coordinator any more
-        site.coordinator._ledger.close()
-        site.coordinator = Coordinator(site.state, site.catalog)
-        assert told(caplog, f"JobId 8 of run 1 was left open: {KILLED}") == (
-            *("WARNING", "coordinator", 1, "d", 0, 8),
-        )
-    site.join_streams()
-    site.close()
+    state, catalog = StateDirectory(tmp_path), FakeCatalog()
+    for jobid in (8, 9):
+        before = Coordinator(state, catalog)
+        before.define_dataset("d", "posix", b"/data", 1)
+        run = before.open_run("d", "full").number
+        before._jobs.claim(run, 0, Claim(jobid, f"job.{jobid}", "F"), before._epoch)
+        if jobid == 9:
+            receipts = ReceiptsWriter(state.receipts(run), 0, jobid).commit()
+            before.streamed(run, 0, jobid, receipts)
+            catalog.add(jobid)
+        before.close()
+    Coordinator(state, catalog).close()
+    assert told(caplog, f"JobId 8 of run 1 was left open: {KILLED}") == (
+        *("WARNING", "coordinator", 1, "d", 0, 8),
+    )
+    assert told(caplog, "JobId 9 of run 2 was left open: the catalog shows status T")[0] == (
+        "WARNING"
+    )
+    assert told(caplog, f"run 1 of d closed: failed: {KILLED}")[0] == "ERROR"
 
 
 def test_the_bridge_says_where_it_listens_whom_it_refuses_and_that_it_stops(tmp_path, caplog):

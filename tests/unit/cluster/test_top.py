@@ -16,7 +16,7 @@ from shards.errors import ForebayError
 from tests.support.receipts import receipt
 from tests.support.report_world import ReportWorld
 
-WIDTHS = (80, 110, 140)
+WIDTHS = (80, 132, 140)
 
 
 class Streams:
@@ -158,7 +158,7 @@ def test_the_largest_figures_fit(tmp_path, monkeypatch, width):
     row = next(line for line in lines if "12345600" in line)
     for figure in ("98,765.4 M", "80%", "4096.0 TiB", "819.2 TiB/s", "9,999"):
         assert figure in row, row
-    assert ("123,456.8 M" in row) == (width >= 110)
+    assert ("123,456.8 M" in row) == (width >= 132)
     assert f"and {64 - SHARDS_SHOWN} more" in lines
 
 
