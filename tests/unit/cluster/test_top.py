@@ -65,7 +65,7 @@ def start(world):
 def test_an_open_run_is_shown_with_its_scan_its_walkers_and_its_lag(world):
     start(world)
     source = Streams()
-    source.now = [stream(world, 0, 21, 100, 400, 1 << 20), stream(world, 9, 9, 1, 1, 1, run=99)]
+    source.now = [stream(world, 0, 21, 100, 400, 1 << 20), stream(world, 9, 9, 1, 500, 1, run=99)]
     world.now += 6
     (run,) = observer(world, source).look().runs
     assert (run.scanned, run.scan_errors, run.scan_ended) == (1000, 2, False)
