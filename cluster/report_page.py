@@ -134,9 +134,9 @@ def _tiles(report: Report) -> list[Markup]:
         ("Shards saved", f"{len(jobs)} of {run.shards}", f"in {plural(len(record.jobs), 'job')}"),
         ("Names with warnings", f"{warned:,}", "they stay due" if warned else "none"),
         (
-            "Scanned",
+            "Names scanned",
             f"{scan.inodes:,}",
-            f"names, {show_size(scan.size_bytes)}, {plural(scan.errors, 'error')}",
+            f"{show_size(scan.size_bytes)}, {plural(scan.errors, 'error')}",
         ),
     ]
     if deleted:

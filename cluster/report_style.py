@@ -54,7 +54,7 @@ p { margin: 0 0 8px; }
 .tile .more { font-size: 12.5px; color: var(--quiet); }
 section { background: var(--card); border: 1px solid var(--rule); border-radius: 10px;
           padding: 18px 20px; margin: 18px 0 0; }
-section > p { max-width: 75ch; }
+section > p { max-width: 90ch; }
 .wide { overflow-x: auto; margin: 10px -4px 0; padding: 0 4px; }
 table { border-collapse: collapse; width: 100%; font-size: 14px; }
 th, td { padding: 6px 10px; text-align: right; white-space: nowrap; vertical-align: middle; }
