@@ -6,63 +6,91 @@ Does not cover: the streams (bacula_bridge.server).
 
 from __future__ import annotations
 
+import os
+from dataclasses import dataclass
 from pathlib import Path
 
 import ray
-from ray.actor import ActorHandle
 
-from actors.calls import answer
+from actors.calls import COORDINATOR, NamedActor
 from bacula_bridge.catalog import Catalog
-from bacula_bridge.protocol import Hello
-from bacula_bridge.server import BridgeServer, StreamProgress
+from bacula_bridge.protocol import Hello, Hint
+from bacula_bridge.server import JOIN_WAIT_S, BridgeServer, StreamProgress
 from bacula_bridge.source import Joined, Scope, SegmentPage
 from shards.shard_jobs import ReceiptsInfo
 from shards.state import StateDirectory
 
 
+@dataclass(frozen=True, slots=True)
+class BridgeSpec:
+    """All that a bridge is told."""
+
+    socket: Path
+    state: StateDirectory
+    catalog: Catalog
+    mover: str = "here"
+    join_wait_s: float = JOIN_WAIT_S
+    patience_s: float = 0.0  # for how long streams wait for a coordinator that is restarted
+    digest: str = ""  # of program and configuration
+
+
 class RemoteSource:
     """The runs, asked of the coordinator's actor (RunSource)."""
 
-    def __init__(self, coordinator: ActorHandle) -> None:
-        self._coordinator = coordinator
+    def __init__(self, patience_s: float) -> None:
+        self._coordinator = NamedActor(COORDINATOR, "the coordinator", patience_s)
 
     def join(self, hello: Hello) -> Joined:
-        return answer(self._coordinator.join.remote(hello), "the coordinator")
+        return self._coordinator.ask("join", hello, again=(hello, True))
+
+    def hint(self, hint: Hint) -> None:
+        self._coordinator.ask("hint", hint)
 
     def segments(self, run: int, after: int, wait_s: float) -> SegmentPage:
-        reference = self._coordinator.segments.remote(run, after, wait_s)
-        return answer(reference, "the coordinator", wait_s)
+        return self._coordinator.ask("segments", run, after, wait_s, wait_s=wait_s)
 
     def scope(self, run: int) -> Scope:
-        return answer(self._coordinator.scope.remote(run), "the coordinator")
+        return self._coordinator.ask("scope", run)
 
     def streamed(self, run: int, shard: int, jobid: int, receipts: ReceiptsInfo) -> None:
-        answer(self._coordinator.streamed.remote(run, shard, jobid, receipts), "the coordinator")
+        self._coordinator.ask("streamed", run, shard, jobid, receipts)
 
     def broken(self, run: int, shard: int, jobid: int, reason: str) -> None:
-        answer(self._coordinator.broken.remote(run, shard, jobid, reason), "the coordinator")
+        self._coordinator.ask("broken", run, shard, jobid, reason)
 
 
 @ray.remote(num_cpus=0, max_restarts=0, max_task_retries=0)
 class BridgeActor:
     """Serve shard streams on a Unix socket. When it dies its streams end and their jobs fail."""
 
-    _server: BridgeServer
-
-    def __init__(
-        self, coordinator: ActorHandle, socket_path: str, state: str, catalog: str
-    ) -> None:
-        self._catalog = Catalog(Path(catalog))
-        self._source = RemoteSource(coordinator)
-        self._socket = Path(socket_path)
-        self._state = StateDirectory(Path(state))
+    def __init__(self, spec: BridgeSpec) -> None:
+        self._spec = spec
+        self._server: BridgeServer | None = None
 
     def open(self) -> None:
-        """Listen. Not in __init__: Ray would make text of its errors."""
-        self._server = BridgeServer(self._socket, self._source, self._state, self._catalog)
+        """Listen, if it does not yet. Not in __init__: Ray would make text of its errors."""
+        if self._server is None:
+            spec = self._spec
+            self._server = BridgeServer(
+                *(spec.socket, RemoteSource(spec.patience_s), spec.state, spec.catalog),
+                join_wait_s=spec.join_wait_s,
+            )
 
     def progress(self) -> list[StreamProgress]:
-        return self._server.progress()
+        return self._server.progress() if self._server is not None else []
 
     def stop(self) -> None:
-        self._server.stop()
+        if self._server is not None:
+            self._server.stop()
+            self._server = None
+
+    def about(self) -> str:
+        """Return the digest of the program and the configuration that it was started with."""
+        return self._spec.digest
+
+    def pid(self) -> int:
+        return os.getpid()
+
+    def __repr__(self) -> str:
+        streams = len(self.progress())
+        return f"bridge {self._spec.mover}: {streams} stream{'' if streams == 1 else 's'}"

@@ -1,19 +1,24 @@
 """Calls between actors: one place where Ray's errors become ours.
 
-Covers: waiting for an answer with a bound, unwrapping errors.
-Does not cover: retries; the caller asks again from committed state.
+Covers: waiting for an answer with a bound, unwrapping errors, an actor that comes back.
+Does not cover: what may be asked twice; whoever asks knows.
 """
 
 from __future__ import annotations
 
-from typing import TypeVar
+import time
+from typing import Any, TypeVar
 
 import ray
+from ray.actor import ActorHandle
 from ray.exceptions import GetTimeoutError, RayError, RayTaskError
 
 from shards.errors import ForebayError
 
+NAMESPACE = "forebay"
+COORDINATOR = "coordinator"
 CALL_TIMEOUT_S = 120.0
+RETRY_S = 0.5
 
 Answer = TypeVar("Answer")
 
@@ -22,6 +27,12 @@ class ActorGone(ForebayError):
     """An actor did not answer; whoever asked starts again from what is committed."""
 
     template = "{0} did not answer: {1}; look at the Ray logs of this run"
+
+
+class ActorStarting(ForebayError):
+    """An actor was restarted and has not opened what it works on; whoever asked asks again."""
+
+    template = "{0} is being started; ask again in a moment"
 
 
 def answer(reference: ray.ObjectRef[Answer], whom: str, wait_s: float = 0.0) -> Answer:
@@ -36,3 +47,42 @@ def answer(reference: ray.ObjectRef[Answer], whom: str, wait_s: float = 0.0) -> 
         raise ActorGone(whom, f"nothing came within {CALL_TIMEOUT_S + wait_s:.0f} s") from error
     except RayError as error:
         raise ActorGone(whom, str(error).splitlines()[0]) from error
+
+
+class NamedActor:
+    """An actor by its name. One that is restarted, or replaced, is asked again for a while."""
+
+    def __init__(self, name: str, whom: str, patience_s: float = 0.0) -> None:
+        """patience_s: for how long a call is repeated while nobody answers."""
+        self._name = name
+        self._whom = whom
+        self._patience_s = patience_s
+        self._handle: ActorHandle | None = None
+
+    def ask(
+        self,
+        method: str,
+        *arguments: object,
+        wait_s: float = 0.0,
+        again: tuple[object, ...] | None = None,
+    ) -> Any:
+        """Call a method; again: the arguments of a call that repeats one whose answer was lost."""
+        deadline = time.monotonic() + self._patience_s
+        while True:
+            try:
+                return answer(getattr(self._found(), method).remote(*arguments), self._whom, wait_s)
+            except (ActorGone, ActorStarting):
+                self._handle = None
+                if time.monotonic() >= deadline:
+                    raise
+            arguments = arguments if again is None else again
+            time.sleep(RETRY_S)
+
+    def _found(self) -> ActorHandle:
+        if self._handle is None:
+            try:
+                self._handle = ray.get_actor(self._name, namespace=NAMESPACE)
+            except (ValueError, RayError) as error:
+                reason = (str(error).splitlines() or ["nobody has its name"])[0]
+                raise ActorGone(self._whom, reason) from error
+        return self._handle

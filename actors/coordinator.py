@@ -6,17 +6,24 @@ Does not cover: any decision (bacula_bridge.coordinator).
 
 from __future__ import annotations
 
-from pathlib import Path
+import contextlib
+import os
+import threading
+import traceback
 
 import ray
 
+from actors.calls import ActorStarting
+from actors.service import ServiceSpec, WalkerPool
 from bacula_bridge.catalog import Catalog
 from bacula_bridge.coordinator import Coordinator, RunStatus
-from bacula_bridge.protocol import Hello
+from bacula_bridge.errors import CatalogUnavailable
+from bacula_bridge.protocol import Hello, Hint
 from bacula_bridge.source import Joined, Scope, SegmentPage
 from filesystems.change_sources import change_source
 from filesystems.snapshots import Snapshots
 from shards.changes import ChangeSource
+from shards.errors import ForebayError
 from shards.lease import Pacing
 from shards.ledger import Dataset, Lease, LeaseResult, Run
 from shards.ledger_schema import HsmPolicy
@@ -25,6 +32,9 @@ from shards.state import StateDirectory
 
 # Each walker and each stream may hold one waiting call; the rest never waits.
 WAITING_CALLS_MAX = 256
+TICK_S = 2.0  # how often the catalog is asked which jobs are over
+STOP_WAIT_S = 20.0
+EXIT_BUG = 70  # EX_SOFTWARE, sysexits(3)
 
 
 @ray.remote(
@@ -36,26 +46,98 @@ WAITING_CALLS_MAX = 256
 class CoordinatorActor:
     """Keep the run ledger. One per state directory: the ledger's lock says so, not Ray."""
 
-    _coordinator: Coordinator
-
-    def __init__(self, state: str, catalog: str, targets: int) -> None:
-        self._state = StateDirectory(Path(state))
-        self._catalog = Catalog(Path(catalog))
+    def __init__(
+        self,
+        state: StateDirectory,
+        catalog: Catalog,
+        targets: int,
+        service: ServiceSpec | None = None,
+    ) -> None:
+        self._state = state
+        self._catalog = catalog
         self._targets = targets
+        self._service = service
+        self._opened: Coordinator | None = None
+        self._opening = threading.Lock()
+        self._closing = threading.Event()
+        self._ticker: threading.Thread | None = None
+
+    @property
+    def _coordinator(self) -> Coordinator:
+        if self._opened is None:
+            raise ActorStarting("the coordinator")
+        return self._opened
 
     @ray.method(concurrency_group="control")
     def open(self) -> None:
-        """Open the ledger. Not in __init__: Ray would make text of its errors."""
-        self._coordinator = Coordinator(
-            self._state, self._catalog, self._change_source, self._targets, Snapshots()
-        )
+        """Open the ledger, if it is not yet. Not in __init__: Ray would make text of its errors."""
+        with self._opening:
+            if self._opened is not None:
+                return
+            self._closing.clear()
+            policy = self._service.policy if self._service else None
+            opened = Coordinator(
+                *(self._state, self._catalog, self._change_source, self._targets, Snapshots()),
+                service=policy,
+            )
+            try:
+                if self._service is not None:
+                    self._service.define(opened)
+            except ForebayError:
+                opened.close()
+                raise
+            self._opened = opened
+            if self._service is not None:
+                pool = WalkerPool(self._service, opened)
+                self._ticker = threading.Thread(
+                    target=self._tick, args=(opened, pool), name="keeper", daemon=True
+                )
+                self._ticker.start()
+
+    def _tick(self, coordinator: Coordinator, pool: WalkerPool) -> None:
+        try:
+            while not self._closing.wait(TICK_S):
+                with contextlib.suppress(CatalogUnavailable):  # jobs run on meanwhile
+                    pool.step()
+                    coordinator.tick()
+            pool.stop()
+        finally:
+            if not self._closing.is_set():
+                # A bug. Nobody would close a run any more: better a process that is started anew.
+                traceback.print_exc()
+                os._exit(EXIT_BUG)
 
     def _change_source(self, dataset: Dataset) -> ChangeSource | None:
         return change_source(self._state.changes(dataset.name), dataset.name, dataset.root)
 
     @ray.method(concurrency_group="control")
     def close(self) -> None:
-        self._coordinator.close()
+        with self._opening:
+            self._closing.set()
+            if self._ticker is not None:
+                self._ticker.join(STOP_WAIT_S)
+            if self._opened is not None:
+                self._opened.close()
+            self._opened = None
+
+    @ray.method(concurrency_group="control")
+    def about(self) -> str:
+        """Return the digest of the program and the configuration that it was started with."""
+        return self._service.digest if self._service else ""
+
+    @ray.method(concurrency_group="control")
+    def drain(self) -> list[int]:
+        return self._coordinator.drain()
+
+    @ray.method(concurrency_group="control")
+    def open_runs(self) -> list[RunStatus]:
+        return self._coordinator.open_runs()
+
+    def __repr__(self) -> str:
+        if self._opened is None:
+            return "coordinator: starting"
+        runs = ", ".join(f"{s.run.dataset} run {s.run.number}" for s in self._opened.open_runs())
+        return f"coordinator: {runs or 'no run is open'}"
 
     @ray.method(concurrency_group="control")
     def define_dataset(
@@ -108,9 +190,13 @@ class CoordinatorActor:
     def commit_lease(self, number: int, role: str, epoch: int, result: LeaseResult) -> None:
         self._coordinator.commit_lease(number, role, epoch, result)
 
+    @ray.method(concurrency_group="wait")
+    def join(self, hello: Hello, again: bool = False) -> Joined:
+        return self._coordinator.join(hello, again)
+
     @ray.method(concurrency_group="control")
-    def join(self, hello: Hello) -> Joined:
-        return self._coordinator.join(hello)
+    def hint(self, hint: Hint) -> None:
+        self._coordinator.hint(hint)
 
     @ray.method(concurrency_group="wait")
     def segments(self, run: int, after: int, wait_s: float) -> SegmentPage:

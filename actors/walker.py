@@ -9,39 +9,47 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import ray
-from ray.actor import ActorHandle
 
-from actors.calls import answer
+from actors.calls import NamedActor
 from filesystems.interface import Filesystem
 from filesystems.lease_loop import LeaseLoop
 from shards.ledger import Lease, LeaseResult
 from shards.state import StateDirectory
 
 
+@dataclass(frozen=True, slots=True)
+class WalkerSpec:
+    """All that a walker is told."""
+
+    coordinator: str  # its name: a handle would sit in the object store, and a restart fail with it
+    target: int
+    state: StateDirectory
+    excluded: tuple[Path, ...]  # folders that it does not enter
+    patience_s: float = 0.0  # for how long it waits for a coordinator that is restarted
+
+
 class RemoteLeases:
     """The leases of one target, asked of the coordinator's actor (LeaseSource)."""
 
-    def __init__(self, coordinator: ActorHandle, target: int) -> None:
-        self._coordinator = coordinator
-        self._target = target
-        self._role = f"walker:{target}"
-        self._epoch = answer(coordinator.take_epoch.remote(self._role), "the coordinator")
+    def __init__(self, spec: WalkerSpec) -> None:
+        self._coordinator = NamedActor(spec.coordinator, "the coordinator", spec.patience_s)
+        self._target = spec.target
+        self._role = f"walker:{spec.target}"
+        self._epoch = self._coordinator.ask("take_epoch", self._role)
 
     def take(self, wait_s: float) -> Lease | None:
-        reference = self._coordinator.take_lease.remote(
-            self._target, self._role, self._epoch, wait_s
-        )
-        return answer(reference, "the coordinator", wait_s)
+        asked = (self._target, self._role, self._epoch, wait_s)
+        return self._coordinator.ask("take_lease", *asked, wait_s=wait_s)
 
     def commit(self, lease: int, result: LeaseResult) -> None:
-        reference = self._coordinator.commit_lease.remote(lease, self._role, self._epoch, result)
-        answer(reference, "the coordinator")
+        self._coordinator.ask("commit_lease", lease, self._role, self._epoch, result)
 
     def fail(self, run: int, reason: str) -> None:
-        answer(self._coordinator.fail_run.remote(run, reason), "the coordinator")
+        self._coordinator.ask("fail_run", run, reason)
 
 
 @ray.remote(
@@ -50,18 +58,10 @@ class RemoteLeases:
 class WalkerActor:
     """Enumerate one metadata target. A restart takes a new epoch and new leases."""
 
-    def __init__(
-        self,
-        coordinator: str,
-        target: int,
-        state: str,
-        excluded: tuple[str, ...],
-        open_filesystem: Callable[[bytes], Filesystem],
-    ) -> None:
-        # By name: a handle among the arguments would sit in the object store, and a restart would
-        # fail with it.
-        leases = RemoteLeases(ray.get_actor(coordinator), target)
-        self._loop = LeaseLoop(leases, StateDirectory(Path(state)), open_filesystem, excluded)
+    def __init__(self, spec: WalkerSpec, open_filesystem: Callable[[bytes], Filesystem]) -> None:
+        self._target = spec.target
+        excluded = tuple(map(str, spec.excluded))
+        self._loop = LeaseLoop(RemoteLeases(spec), spec.state, open_filesystem, excluded)
         self._stopping = threading.Event()
 
     @ray.method(concurrency_group="walk")
@@ -77,3 +77,6 @@ class WalkerActor:
     @ray.method(concurrency_group="control")
     def pid(self) -> int:
         return os.getpid()
+
+    def __repr__(self) -> str:
+        return f"walker of target {self._target}"

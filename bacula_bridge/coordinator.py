@@ -8,6 +8,7 @@ Does not cover: the actor round it (actors), the ledger's own rules (shards).
 from __future__ import annotations
 
 import dataclasses
+import logging
 import secrets
 import shutil
 import threading
@@ -21,7 +22,8 @@ from bacula_bridge.catalog import Catalog, JobRow
 from bacula_bridge.chain import FULL, LEVELS
 from bacula_bridge.errors import CatalogUnavailable
 from bacula_bridge.events import RunEvents
-from bacula_bridge.protocol import Accept, Hello
+from bacula_bridge.protocol import Accept, Hello, Hint
+from bacula_bridge.run_keeper import LEVEL_NAMES, RunKeeper, ServicePolicy
 from bacula_bridge.run_snapshots import RunSnapshots
 from bacula_bridge.scoping import FULL_LEVEL, Scoping
 from bacula_bridge.source import Joined, JoinRefused, Scope, SegmentPage
@@ -46,7 +48,7 @@ from shards.snapshot import Snapshotter
 from shards.state import StateDirectory
 
 ROLE = "coordinator"
-LEVEL_NAMES = {"F": "full", "D": "differential", "I": "incremental"}
+_LOG = logging.getLogger("forebay.coordinator")
 KILLED = "Forebay ended before this run did"
 
 
@@ -81,8 +83,13 @@ class Coordinator:
         change_source: Callable[[Dataset], ChangeSource | None] = lambda dataset: None,
         targets: int = TARGETS_MAX,
         snapshotter: Snapshotter | None = None,
+        service: ServicePolicy | None = None,
     ) -> None:
-        """targets: so many metadata targets have a walker. Without a snapshotter runs read live."""
+        """targets: so many metadata targets have a walker. Without a snapshotter runs read live.
+
+        With a service runs open and close by themselves, by what jobs ask and the catalog shows,
+        and those that were open when the one before ended go on.
+        """
         state.make()
         self._state = state
         self._catalog = catalog
@@ -100,7 +107,13 @@ class Coordinator:
         self._refusals: dict[int, str] = {}  # open runs whose scan cannot go on
         self._epoch = self._ledger.take_epoch(ROLE)
         self._events.epoch(ROLE, self._epoch)
-        self._settle_old_runs()
+        self._keeper: RunKeeper | None = None
+        if service is None:
+            self._settle_old_runs()
+        else:
+            self._keeper = RunKeeper(self, self._ledger, catalog, service, self._news, catalog_end)
+            self._jobs.adopt(self._epoch)
+            self._snapshots.release()
 
     def _settle_old_runs(self) -> None:
         """Close what a killed Forebay left open, by what the catalog says of its jobs."""
@@ -145,6 +158,31 @@ class Coordinator:
             yield
         finally:
             self._news.acquire()
+
+    # As a service
+
+    def tick(self) -> None:
+        """Close runs that are over. CatalogUnavailable: nothing was done that cannot wait."""
+        assert self._keeper is not None, "this is no service"
+        self._keeper.tick()
+
+    def drain(self) -> list[int]:
+        """Open no more runs; return those that are open still."""
+        with self._news:
+            assert self._keeper is not None, "this is no service"
+            self._keeper.draining = True
+            return [run.number for run in self._ledger.runs() if run.state is RunState.OPEN]
+
+    def open_runs(self) -> list[RunStatus]:
+        """Return the runs that are open, for whoever looks at the service."""
+        with self._news:
+            numbers = [r.number for r in self._ledger.runs() if r.state is RunState.OPEN]
+            return [self.status(number) for number in numbers]
+
+    def targets_with_work(self) -> list[int]:
+        """Return the metadata targets that a walker is needed for."""
+        with self._news:
+            return [target for target in range(self._targets) if self._has_work(target)]
 
     # Datasets and runs
 
@@ -347,9 +385,22 @@ class Coordinator:
 
     # Streams: RunSource
 
-    def join(self, hello: Hello) -> Joined:
-        """Give a job its shard of the dataset's open run, and what it is compared with."""
+    def hint(self, hint: Hint) -> None:
+        """Take note of what a hook says."""
+        job = {"jobid": int(hint.jobid), "job": hint.job}
+        if hint.when == "before":
+            _LOG.info("JobId %s (%s) begins", hint.jobid, hint.job, extra=job)
+        else:
+            _LOG.info("JobId %s (%s) ends: %s", hint.jobid, hint.job, hint.status, extra=job)
+
+    def join(self, hello: Hello, again: bool = False) -> Joined:
+        """Give a job its shard of the dataset's open run, and what it is compared with.
+
+        again: it asks once more, since the answer was lost.
+        """
         with self._news:
+            if self._keeper is not None:
+                self._keeper.place(hello)
             run, found = self._find(hello)
             while (left := found.newest + 1 - time.time()) > 0:
                 # Two jobs that end in the same second have no order: this one is to end later.
@@ -360,7 +411,7 @@ class Coordinator:
             said = (self._note(run, hello, found), self._snapshots.said(run.number))
             note = "; ".join(filter(None, said))
             chain = tuple(row.job_id for row in found.chain)
-            claim = Claim(hello.jobid, hello.job, hello.level, chain, note)
+            claim = Claim(hello.jobid, hello.job, hello.level, chain, note, again)
             try:
                 self._jobs.claim(run.number, hello.shard, claim, self._epoch)
             except (ShardTaken, StreamOver) as error:

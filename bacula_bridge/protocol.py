@@ -6,6 +6,7 @@ Does not cover: sockets (server), what is sent when (stream).
 
 from __future__ import annotations
 
+import json
 import stat
 import struct
 import zlib
@@ -27,6 +28,7 @@ ENTRIES_MAX = 8_192
 RECEIPTS_MAX = 4_096
 STRING_BYTES_MAX = 65_535
 NOTE_BYTES_MAX = 1_500
+HINT_BYTES_MAX = 4_096
 
 
 class ProtocolError(ForebayError):
@@ -48,6 +50,7 @@ class FrameType(IntEnum):
     DONE = 8
     DONE_ACK = 9
     ABORT = 10
+    HINT = 11  # of a hook, instead of HELLO; the answer is DONE_ACK
 
 
 Payload = bytes | bytearray
@@ -121,6 +124,17 @@ class Hello:
     job: str  # unique job name
     previous_job: str
     client: str
+
+
+@dataclass(frozen=True, slots=True)
+class Hint:
+    """What a hook says of a job; nothing depends on it."""
+
+    when: str  # before or after
+    jobid: str
+    job: str
+    level: str
+    status: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,6 +248,18 @@ def decode_hello(payload: Payload) -> Hello:
         )
     names = [text.decode("utf-8", "replace") for text in _strings(payload, _HELLO.size, 4)]
     return Hello(chr(level), shard, shards, jobid, since, *names)
+
+
+def decode_hint(payload: Payload) -> Hint:
+    """Read a HINT payload, JSON of a few short texts."""
+    try:
+        said = json.loads(bytes(payload[:HINT_BYTES_MAX]))
+        hint = Hint(**{name: str(said[name]) for name in Hint.__slots__})
+    except (ValueError, KeyError, TypeError) as error:
+        raise ProtocolError(f"HINT is damaged: {error}") from error
+    if hint.when not in ("before", "after") or not hint.jobid.isdecimal():
+        raise ProtocolError("HINT is neither of a job's beginning nor of its end")
+    return hint
 
 
 def encode_accept(accept: Accept) -> bytes:

@@ -31,13 +31,14 @@ from bacula_bridge.protocol import (
     ProtocolError,
     check_payload,
     decode_hello,
+    decode_hint,
     decode_reason,
     encode_accept,
     encode_reason,
     frame,
     parse_header,
 )
-from bacula_bridge.source import Joined, JoinRefused, RunSource
+from bacula_bridge.source import Joined, JoinLater, JoinRefused, RunSource
 from bacula_bridge.stream import StreamState
 from shards.errors import ForebayError
 from shards.order import stream_rows
@@ -55,6 +56,7 @@ SILENCE_MAX_S = 60.0
 SEGMENT_WAIT_S = 1.0
 POLL_S = 0.5  # how soon a blocked sender sees that its stream is broken
 ABORT_SEND_S = 2.0
+JOIN_WAIT_S = 6 * 3600.0  # for a place in a run, unless the configuration says otherwise
 
 Result = TypeVar("Result")
 
@@ -94,8 +96,10 @@ class BridgeServer:
         state: StateDirectory,
         catalog: Catalog,
         allowed_uids: frozenset[int] | None = None,
+        join_wait_s: float = JOIN_WAIT_S,
     ) -> None:
         self._path = path
+        self._join_wait_s = join_wait_s
         self._source = source
         self._state = state
         self._planner = Planner(state, catalog)
@@ -154,7 +158,10 @@ class BridgeServer:
                 return
             number = self._next
             self._next += 1
-            connection = Connection(peer, self._source, self._state, self._planner, self._stopping)
+            connection = Connection(
+                *(peer, self._source, self._state, self._planner, self._stopping),
+                self._join_wait_s,
+            )
             self._connections[number] = connection
         connection.thread = threading.Thread(
             target=self._run, args=(number, connection), name=f"stream-{number}", daemon=True
@@ -181,7 +188,9 @@ class Connection:
         state: StateDirectory,
         planner: Planner,
         stopping: threading.Event,
+        join_wait_s: float = JOIN_WAIT_S,
     ) -> None:
+        self._join_wait_s = join_wait_s
         self._peer = peer
         self._source = source
         self._state = state
@@ -232,11 +241,15 @@ class Connection:
     def _handshake(self) -> None:
         self._peer.settimeout(HELLO_TIMEOUT_S)
         kind, payload = _read_frame(self._peer)
+        if kind is FrameType.HINT:
+            self._source.hint(decode_hint(payload))
+            self._peer.sendall(frame(FrameType.DONE_ACK))
+            return
         if kind is not FrameType.HELLO:
             raise ProtocolError("the first frame is not HELLO")
         try:
             hello = self._hello = decode_hello(payload)
-            joined = self._source.join(hello)
+            joined = self._join(hello)
         except ForebayError as error:
             events.refused_job(self._hello, error)
             self._peer.sendall(encode_reason(FrameType.REFUSE, str(error)))
@@ -244,6 +257,22 @@ class Connection:
                 raise ProtocolError(str(error)) from error
             return
         self._hello, self._joined = hello, joined
+
+    def _join(self, hello: Hello) -> Joined:
+        """Ask until the job has a place; both sides tell one another meanwhile that they live."""
+        deadline = time.monotonic() + self._join_wait_s
+        while True:
+            try:
+                return self._keeping_alive(lambda: self._source.join(hello))
+            except JoinLater as error:
+                if time.monotonic() >= deadline:
+                    waited = f"{error}: this job has waited {self._join_wait_s:.0f} s for it"
+                    raise JoinRefused(waited) from error
+            self._check()
+            while select.select([self._peer], [], [], 0)[0]:
+                kind, _ = _read_frame(self._peer)
+                if kind is not FrameType.KEEPALIVE:
+                    raise ProtocolError(f"{kind.name} came before there was an answer to HELLO")
 
     def _serve_joined(self) -> None:
         assert self._hello is not None

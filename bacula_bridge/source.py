@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-from bacula_bridge.protocol import Accept, Hello
+from bacula_bridge.protocol import Accept, Hello, Hint
 from shards.errors import ForebayError
 from shards.segment import SegmentInfo
 from shards.shard_jobs import ReceiptsInfo
@@ -18,6 +18,10 @@ from shards.view import ChainLink
 
 class JoinRefused(ForebayError):
     """The job cannot have a stream; the sentence goes to the job log."""
+
+
+class JoinLater(ForebayError):
+    """There is no place for the job yet; whoever asks does so again, for a bounded time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +65,13 @@ class RunSource(Protocol):
     """The runs, as a stream sees them. Calls may block for as long as they say."""
 
     def join(self, hello: Hello) -> Joined:
-        """Give a job its shard of the dataset's open run; JoinRefused if that cannot be."""
+        """Give a job its shard of the dataset's open run.
+
+        JoinRefused if that cannot be, JoinLater if it cannot be yet.
+        """
+
+    def hint(self, hint: Hint) -> None:
+        """Take note of what a hook says; nothing depends on it."""
 
     def segments(self, run: int, after: int, wait_s: float) -> SegmentPage:
         """Return what was committed after a segment number, waiting up to wait_s for news.

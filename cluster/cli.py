@@ -14,6 +14,7 @@ import typer
 
 from cluster.commands import (
     backup,
+    config,
     doctor,
     lab,
     prune,
@@ -21,6 +22,7 @@ from cluster.commands import (
     restore,
     runs,
     scan,
+    service,
     show,
     top,
     verify,
@@ -50,6 +52,10 @@ app.command("watch")(watch.watch)
 app.command("verify")(verify.verify)
 app.command("prune")(prune.prune)
 app.command("doctor")(doctor.doctor)
+app.command("serve")(service.serve)
+app.command("stop")(service.stop)
+app.command("status")(service.status)
+app.add_typer(config.app, name="config")
 app.add_typer(lab.app, name="lab")
 
 

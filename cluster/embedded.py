@@ -19,18 +19,17 @@ import ray
 from ray.actor import ActorHandle
 from ray.exceptions import RayError
 
-from actors.bridge import BridgeActor
-from actors.calls import ActorGone, answer
+from actors.bridge import BridgeActor, BridgeSpec
+from actors.calls import COORDINATOR, NAMESPACE, ActorGone, answer
 from actors.coordinator import CoordinatorActor
-from actors.walker import WalkerActor
+from actors.walker import WalkerActor, WalkerSpec
+from bacula_bridge.catalog import Catalog
 from bacula_bridge.lab import catalog_path
 from cluster.settings import Settings
 from filesystems.detect import open_filesystem
 from filesystems.interface import Filesystem
 from shards.errors import ForebayError
 
-NAMESPACE = "forebay"
-COORDINATOR = "coordinator"
 OBJECT_STORE_BYTES = 100 << 20  # control messages only; Ray refuses less than 75 MiB
 STOP_TIMEOUT_S = 15.0
 WALKER_RESTARTS_MAX = 5
@@ -166,21 +165,20 @@ class EmbeddedCluster:
 
     def _start_actors(self) -> None:
         settings = self._settings
-        state = str(settings.state.base)
-        catalog = str(catalog_path(settings.lab))
+        catalog = Catalog(catalog_path(settings.lab))
         self.coordinator = CoordinatorActor.options(name=COORDINATOR).remote(
-            state, catalog, self._targets
+            settings.state, catalog, self._targets
         )
         answer(self.coordinator.open.remote(), "the coordinator")
         self.bridge = BridgeActor.options(name="bridge").remote(
-            self.coordinator, str(settings.socket), state, catalog
+            BridgeSpec(settings.socket, settings.state, catalog)
         )
         answer(self.bridge.open.remote(), "the bridge")
         self._start_walkers()
 
     def _start_walkers(self) -> None:
-        state = str(self._settings.state.base)
-        excluded = (str(self._settings.home), str(self._settings.runtime))
+        settings = self._settings
+        excluded = (settings.home, settings.runtime)
         labelled = {label for node in ray.nodes() if node["Alive"] for label in node["Labels"]}
         for target in range(self._targets):
             label = target_label(target)
@@ -188,7 +186,9 @@ class EmbeddedCluster:
                 raise RayNotStarted(f"no node has the label {label}")
             walker = WalkerActor.options(
                 name=f"walker-{target}", label_selector={label: "true"}
-            ).remote(COORDINATOR, target, state, excluded, self._open_filesystem)
+            ).remote(
+                WalkerSpec(COORDINATOR, target, settings.state, excluded), self._open_filesystem
+            )
             self.walkers.append(walker)
             self._serve(target)
 

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bacula_bridge.catalog import Catalog
-from cluster.labs import the_lab
+from cluster.bacula import the_catalog
 from cluster.output import plural
 from cluster.settings import Settings
 from shards.errors import ForebayError, UsageError
@@ -73,7 +73,7 @@ def prune(settings: Settings, say: Callable[[str], None], *, apply: bool) -> Pru
     """
     if not settings.state.ledger.exists():
         raise UsageError(f"there is no run ledger in {settings.state.base}: nothing to prune")
-    catalog = Catalog(the_lab(settings, say).catalog)
+    catalog = the_catalog(settings, say)
     with closing(Ledger(settings.state.ledger, read_only=not apply)) as ledger:
         plan = plan_prune(settings.state, ledger, catalog)
         if apply:

@@ -26,3 +26,16 @@ def prepare_private_ray() -> None:
     os.environ["RAY_AUTH_MODE"] = "token"
     os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(TOKEN_BYTES)
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+
+
+def prepare_site_ray(token: str | None) -> None:
+    """Let this process use a site's Ray with its token; None: a Ray without tokens.
+
+    Call before ray is imported. A token that is set already, as in a submission, is replaced: it
+    is the same, or the file is wrong.
+    """
+    assert "ray" not in sys.modules, "Ray has read its environment already"
+    os.environ["RAY_AUTH_MODE"] = "disabled" if token is None else "token"
+    if token is not None:
+        os.environ["RAY_AUTH_TOKEN"] = token
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import stat
-import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -16,10 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from bacula_bridge.bootstrap import bootstrap
-from bacula_bridge.catalog import Catalog, JobRow, Span
-from bacula_bridge.director import Director, JobProgress
-from bacula_bridge.lab import Lab
-from cluster.labs import borrow_lab, the_lab
+from bacula_bridge.catalog import JobRow, Span
+from bacula_bridge.director import JobProgress
+from cluster.bacula import Bacula, borrow_bacula, the_catalog
 from cluster.output import show_path
 from cluster.progress import BackupDisplay
 from cluster.records import RunRecord
@@ -109,22 +107,19 @@ def restore(
     run = record.run
     started = time.monotonic()
     plan = dry_run(settings, record, paths, display)
-    borrowed = borrow_lab(settings, run.shards, display.say)
-    try:
-        restorer = Restorer(borrowed.lab, plan, place, replace, display)
+    with borrow_bacula(settings, run.shards, display.say) as bacula:
+        restorer = Restorer(bacula, plan, place, replace, display)
         place.mkdir(parents=True, exist_ok=True)
         result = RestoreResult(run.number, place, place / os.fsdecode(run.root).lstrip("/"))
         result.names, result.size_bytes = plan.names, plan.size_bytes
         result.notes = plan.notes
-        with tempfile.TemporaryDirectory(prefix="bsr-", dir=settings.home) as folder:
+        with bacula.bootstraps() as folder:
             display.say(f"restoring {result.names:,} names to {place}")
             # Attributes of a directory would change while other jobs still write into it.
             for parts in (plan.early, plan.contents, [plan.directories]):
-                result.jobs += restorer.run(Path(folder), parts)
+                result.jobs += restorer.run(folder, parts)
             if replace is not Replace.ALWAYS:
                 _clear_marks(place, result.tree)
-    finally:
-        borrowed.give_back()
     result.seconds = time.monotonic() - started
     return result
 
@@ -133,7 +128,7 @@ def dry_run(
     settings: Settings, record: RunRecord, paths: Sequence[str], display: BackupDisplay
 ) -> RestorePlan:
     """Return what would be restored from which jobs, and say what does not go without saying."""
-    catalog = Catalog(the_lab(settings, display.say).catalog)
+    catalog = the_catalog(settings, display.say)
     plan = plan_restore(settings, catalog, record, paths)
     for note in plan.notes:
         display.say(note)
@@ -167,10 +162,17 @@ class Restorer:
     """Turns the parts of a plan into bootstrap files and jobs."""
 
     def __init__(
-        self, lab: Lab, plan: RestorePlan, place: Path, replace: Replace, display: BackupDisplay
+        self,
+        bacula: Bacula,
+        plan: RestorePlan,
+        place: Path,
+        replace: Replace,
+        display: BackupDisplay,
     ) -> None:
-        self._catalog = Catalog(lab.catalog)
-        self._director = Director(lab.console, self._catalog)
+        self._catalog = bacula.catalog
+        self._director = bacula.director
+        self._restore_job = bacula.restore_job
+        self._mode = 0o600 if bacula.is_private else 0o644
         self._jobs = plan.jobs
         self._place = place
         self._replace = replace
@@ -191,12 +193,15 @@ class Restorer:
             self._files += 1
             path = folder / f"{self._files}.bsr"
             with path.open("w") as stream:
+                os.fchmod(stream.fileno(), self._mode)
                 stream.writelines(bootstrap(selection, self._jobs, self._spans))
             files.append(path)
             expected.append(sum(ranges.count() for ranges in selection.values()))
         if not files:
             return []
-        jobids = self._director.run_restores(files, str(self._place), self._replace.value)
+        jobids = self._director.run_restores(
+            files, str(self._place), self._replace.value, self._restore_job
+        )
         numbers = {jobid: number for number, jobid in enumerate(jobids)}
 
         def report(progress: JobProgress) -> None:

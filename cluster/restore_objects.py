@@ -7,9 +7,8 @@ Does not cover: the object's form (bacula_bridge.restore_object), restoring layo
 from __future__ import annotations
 
 from bacula_bridge import restore_object
-from bacula_bridge.catalog import Catalog
-from bacula_bridge.lab import catalog_path
 from bacula_bridge.restore_object import RestoreObject
+from cluster.bacula import known_catalog
 from cluster.records import RunRecord
 from cluster.settings import Settings
 from filesystems.cephfs import layout as ceph
@@ -23,7 +22,7 @@ def restore_objects(settings: Settings, record: RunRecord) -> dict[str, object]:
 
     Raises CatalogUnavailable, RestoreObjectDamaged.
     """
-    catalog = Catalog(catalog_path(settings.lab))
+    catalog = known_catalog(settings)
     jobs = [
         {
             "shard": job.shard,

@@ -13,6 +13,8 @@ import stat
 from dataclasses import dataclass
 from pathlib import Path
 
+from cluster.site_config import SiteConfig, configured_path, load
+from cluster.sites import site_state
 from shards.errors import ForebayError
 from shards.state import StateDirectory
 
@@ -36,20 +38,30 @@ def default_dataset_name(root: Path) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Folders of one installation."""
+    """Folders of one installation; of a site's, if there is a configuration."""
 
     home: Path
+    site: SiteConfig | None = None
 
     @staticmethod
     def from_environment() -> Settings:
-        """FOREBAY_HOME, else the user's data folder."""
+        """FOREBAY_HOME, else the site's configuration, else the user's data folder."""
         if named := os.environ.get("FOREBAY_HOME"):
             return Settings(Path(named).absolute())
+        if configured := configured_path():
+            return Settings.of_site(load(configured))
         data = os.environ.get("XDG_DATA_HOME") or str(Path.home() / ".local" / "share")
         return Settings(Path(data) / "forebay")
 
+    @staticmethod
+    def of_site(site: SiteConfig) -> Settings:
+        """A site's: what is this node's own goes beside the ledger."""
+        return Settings(site.coordinator.ledger, site)
+
     @property
     def state(self) -> StateDirectory:
+        if self.site is not None:
+            return site_state(self.site)
         return StateDirectory(self.home / "state")
 
     @property

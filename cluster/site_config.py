@@ -6,11 +6,13 @@ Does not cover: what is done with it (serving, commands), one machine without a 
 
 from __future__ import annotations
 
+import json
 import os
 import stat
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import (
@@ -117,6 +119,7 @@ class BaculaTable(_Table):
     messages: ResourceName = "Standard"
     schedule: ResourceName | None = None
     restore_job: ResourceName = "forebay-restore"
+    bootstraps: AbsolutePath | None = None  # the Director's host sees it too; None: below state
 
 
 class ArchiveTable(_Table):
@@ -177,7 +180,9 @@ class SiteConfig(_Table):
     """The whole file."""
 
     state: AbsolutePath  # a directory that all movers see at this path
-    runtime: AbsolutePath = Path("/run/forebay")  # of each mover: the bridge's socket
+    # Of each mover, for the bridge's socket; {mover} in it is the mover's name, which is needed
+    # only where several share a machine.
+    runtime: AbsolutePath = Path("/run/forebay")
     coordinator: CoordinatorTable = CoordinatorTable()
     ray: RayTable = RayTable()
     bacula: BaculaTable
@@ -203,12 +208,31 @@ class SiteConfig(_Table):
                 raise ValueError(
                     f"{where}: there is no mover {name}; there are {', '.join(movers)}"
                 )
+        if not self.walker_movers:
+            raise ValueError("no mover reads all datasets; one that does is needed for the walkers")
+        if self.coordinator_mover not in self.walker_movers:
+            raise ValueError(
+                f"coordinator.mover: {self.coordinator_mover} does not read all datasets; choose"
+                f" one of {', '.join(self.walker_movers)}"
+            )
         return self
 
-    @property
-    def socket(self) -> Path:
+    def runtime_of(self, mover: str) -> Path:
+        """A mover's folder for what lives as long as its processes."""
+        return Path(str(self.runtime).replace("{mover}", mover))
+
+    def socket_of(self, mover: str) -> Path:
         """Where the bridge of a mover listens."""
-        return self.runtime / "bridge.sock"
+        return self.runtime_of(mover) / "bridge.sock"
+
+    @property
+    def walker_movers(self) -> tuple[str, ...]:
+        """The movers that see every dataset: walkers may run there."""
+        return tuple(
+            mover.name
+            for mover in self.mover
+            if all(mover in self.movers_of(dataset) for dataset in self.dataset)
+        )
 
     @property
     def coordinator_mover(self) -> str:
@@ -305,3 +329,32 @@ def read_secret(path: Path) -> str:
     if not text or len(data) > SECRET_BYTES_MAX or not text.isprintable():
         raise SecretUnsafe(str(path), "it does not hold one line with a secret")
     return text
+
+
+def secret_files(config: SiteConfig) -> list[Path]:
+    """The files with secrets that a configuration names."""
+    named = [config.ray.token_file, config.bacula.catalog_password_file]
+    named += [config.archive.options_file] if config.archive else []
+    named += [config.grafana.token_file] if config.grafana else []
+    return [path for path in named if path is not None]
+
+
+def shown(values: Mapping[str, Any]) -> str:
+    """Return values as TOML; what is not set is left out."""
+    lines: list[str] = []
+    tables = {key: value for key, value in values.items() if isinstance(value, dict)}
+    arrays = {key: value for key, value in values.items() if key in ("mover", "dataset")}
+    for key, value in values.items():
+        if key not in tables and key not in arrays and value is not None:
+            lines.append(f"{key} = {_toml(value)}")
+    heads = [(f"[{key}]", value) for key, value in tables.items()]
+    heads += [(f"[[{key}]]", each) for key, value in arrays.items() for each in value]
+    for head, table in heads:
+        lines += ["", head]
+        lines += [f"{key} = {_toml(value)}" for key, value in table.items() if value is not None]
+    return "\n".join(lines) + "\n"
+
+
+def _toml(value: object) -> str:
+    """One value; TOML writes strings, numbers and lists of them as JSON does."""
+    return json.dumps(value, ensure_ascii=False)

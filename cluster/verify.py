@@ -23,10 +23,10 @@ import numpy as np
 import pyarrow as pa
 
 from bacula_bridge import restore_object
-from bacula_bridge.catalog import Catalog, JobRow
+from bacula_bridge.catalog import JobRow
 from bacula_bridge.chain import FULL
+from cluster.bacula import the_catalog
 from cluster.chains import OpenChain, ShardChain, VolumesGone, open_chains
-from cluster.labs import the_lab
 from cluster.progress import BackupDisplay
 from cluster.records import RunRecord
 from cluster.settings import Settings
@@ -121,7 +121,7 @@ class Verification:
         self._record = record
         self._findings = findings
         self._display = display
-        self._catalog = Catalog(the_lab(settings, display.say).catalog)
+        self._catalog = the_catalog(settings, display.say)
         self.done = Verified()
         self.chains: list[OpenChain] = []  # once they could be opened
 
@@ -131,6 +131,7 @@ class Verification:
         self._check_merkle()
         if not self._open_chains():
             return
+        self._settings.home.mkdir(parents=True, exist_ok=True, mode=0o700)
         folder = tempfile.TemporaryDirectory(prefix="verify-", dir=self._settings.home)
         with folder as scratch:
             for chain in self.chains:

@@ -22,8 +22,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import xxhash
 
+from cluster.bacula import borrow_bacula
 from cluster.chains import OpenChain
-from cluster.labs import borrow_lab
 from cluster.output import show_size
 from cluster.progress import BackupDisplay
 from cluster.records import RunRecord
@@ -89,19 +89,16 @@ def read_back(
     if not base.is_dir():
         raise ScratchUnusable(str(base), "it is not a folder")
     counts = DataCounts()
-    borrowed = borrow_lab(settings, record.run.shards, display.say)
-    try:
+    with borrow_bacula(settings, record.run.shards, display.say) as bacula:
         for portion in _portions(plan, chains, base):
             place = Path(tempfile.mkdtemp(prefix="verify-", dir=base))
             try:
-                restorer = Restorer(borrowed.lab, plan, place, Replace.ALWAYS, display)
+                restorer = Restorer(bacula, plan, place, Replace.ALWAYS, display)
                 _restore(restorer, plan, portion, place, findings, display)
                 tree = place / os.fsdecode(record.run.root).lstrip("/")
                 _compare(tree, chains, portion, counts, findings)
             finally:
                 _remove(place)
-    finally:
-        borrowed.give_back()
     return counts
 
 

@@ -93,6 +93,7 @@ class Claim:
     level: str
     chain: tuple[int, ...] = ()
     note: str = ""
+    again: bool = False  # it may have the shard already: the answer to its first question was lost
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,14 +113,24 @@ class ShardJobs:
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
 
+    def adopt(self, epoch: int) -> None:
+        """Let streams that another epoch's coordinator accepted go on under this one."""
+        with self._ledger.transaction() as db:
+            db.execute("UPDATE jobs SET epoch = ? WHERE state = 'streaming'", (epoch,))
+
     def claim(self, run: int, shard: int, claim: Claim, epoch: int) -> None:
-        """Give a shard to a job; ShardTaken while another one has it or has saved it."""
+        """Give a shard to a job; ShardTaken while another one has it or has saved it.
+
+        A job that asks once more, because the answer to its first question was lost, has it still.
+        """
         jobid = claim.jobid
         with self._ledger.transaction() as db:
             row = db.execute(
-                "SELECT jobid FROM jobs WHERE run = ? AND shard = ? AND state != 'bad'",
+                "SELECT jobid, job, state FROM jobs WHERE run = ? AND shard = ? AND state != 'bad'",
                 (run, shard),
             ).fetchone()
+            if row and claim.again and tuple(row) == (jobid, claim.job, "streaming"):
+                return
             if row:
                 raise ShardTaken(shard, run, row[0])
             row = db.execute(
@@ -165,12 +176,21 @@ class ShardJobs:
                     epoch,
                 ),
             ).rowcount
-            if changed != 1:
+            if changed != 1 and not self._is_known(run, shard, jobid, receipts):
                 raise ForebayError(
                     f"JobId {jobid} no longer streams shard {shard} of run {run}: its receipts"
                     " do not count"
                 )
             stream_recorded(db, run, shard, jobid, receipts.series)
+
+    def _is_known(self, run: int, shard: int, jobid: int, receipts: ReceiptsInfo) -> bool:
+        """Tell whether just these receipts have been recorded already: the answer got lost."""
+        rows = self._ledger.query(
+            "SELECT 1 FROM jobs WHERE run = ? AND shard = ? AND jobid = ? AND receipts = ?"
+            " AND receipts_checksum = ? AND state IN ('streamed', 'good')",
+            (run, shard, jobid, receipts.name, receipts.checksum),
+        )
+        return bool(rows)
 
     def broken(self, run: int, shard: int, jobid: int, reason: str) -> None:
         """Record that a stream ended before its end; a job that has streamed is left alone."""

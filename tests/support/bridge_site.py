@@ -11,7 +11,7 @@ from bacula_bridge.catalog import FileRow, JobRow
 from bacula_bridge.coordinator import Coordinator
 from bacula_bridge.protocol import Accept, FrameType
 from bacula_bridge.render import job_name
-from bacula_bridge.server import BridgeServer
+from bacula_bridge.server import JOIN_WAIT_S, BridgeServer
 from shards.ledger import LeaseResult
 from shards.ledger_schema import RunState
 from shards.segment import write_segment
@@ -94,14 +94,24 @@ class FakeCatalog:
 class Site:
     """A coordinator and a bridge without Ray, and a hand-driven walker."""
 
-    def __init__(self, folder, shards=1, changes=lambda dataset: None):
+    def __init__(
+        self,
+        folder,
+        shards=1,
+        changes=lambda dataset: None,
+        service=None,
+        join_wait_s=JOIN_WAIT_S,
+        socket="b.sock",
+    ):
         self.state = StateDirectory(folder / "state")
         self.catalog = FakeCatalog()
-        self.coordinator = Coordinator(self.state, self.catalog, changes)
+        self.coordinator = Coordinator(self.state, self.catalog, changes, service=service)
         self.shards = shards
         self.dataset = self.coordinator.define_dataset("d", "posix", b"/data", shards)
-        self.socket = folder / "b.sock"
-        self.bridge = BridgeServer(self.socket, self.coordinator, self.state, self.catalog)
+        self.socket = folder / socket
+        self.bridge = BridgeServer(
+            *(self.socket, self.coordinator, self.state, self.catalog), join_wait_s=join_wait_s
+        )
         self.epoch = self.coordinator.take_epoch(ROLE)
 
     def close(self):

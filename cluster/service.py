@@ -1,0 +1,276 @@
+"""The service in a running Ray cluster: a coordinator, a bridge for each mover, kept alive.
+
+Covers: connecting, starting what is not there, replacing what is of another program or
+configuration, looking after them, stopping.
+Does not cover: whether the nodes are fit (preflight), what the actors do (actors).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+import ray
+from ray.actor import ActorHandle
+from ray.exceptions import RayError
+
+from actors.bridge import BridgeActor, BridgeSpec
+from actors.calls import COORDINATOR, NAMESPACE, ActorGone, NamedActor, answer
+from actors.coordinator import CoordinatorActor
+from actors.service import MOVER_LABEL, PATIENCE_S, DatasetSpec, ServiceSpec, kill_named
+from bacula_bridge.coordinator import RunStatus
+from bacula_bridge.run_keeper import ServicePolicy
+from bacula_bridge.server import StreamProgress
+from cluster.preflight import NodeFacts, check_nodes, program_version
+from cluster.site_config import SiteConfig
+from cluster.sites import site_catalog, site_state
+from shards.errors import ForebayError
+from shards.lease import Pacing
+
+CONNECT_TIMEOUT_S = 5.0
+LOOK_PERIOD_S = 5.0
+CLOSE_TIMEOUT_S = 30.0
+DRAIN_POLL_S = 1.0
+
+
+class RayUnreachable(ForebayError):
+    """There is no Ray cluster for us at the address: (address, why)."""
+
+    template = (
+        "the Ray cluster at {0} cannot be used: {1}; start it (`ray start --head`), or correct"
+        " ray.address and ray.token_file"
+    )
+
+
+class NotServing(ForebayError):
+    """No service runs in the cluster: (address)."""
+
+    template = "no Forebay service runs in the Ray cluster at {0}; start it with `forebay serve`"
+
+
+class StillOpen(ForebayError):
+    """A graceful stop found no end: (runs, seconds)."""
+
+    template = (
+        "run {0} is still open after {1:.0f} s; its jobs go on and no new run begins. Wait longer"
+        " with --wait, or end it with --now: its jobs fail, and it can be resumed"
+    )
+
+
+def connect(config: SiteConfig) -> None:
+    """Become a driver of the site's Ray cluster; RayUnreachable if that cannot be."""
+    address = config.ray.address
+    host, _, port = address.rpartition(":")
+    try:
+        with socket.create_connection((host, int(port)), timeout=CONNECT_TIMEOUT_S):
+            pass
+        ray.init(address=address, namespace=NAMESPACE, log_to_driver=False, logging_level="ERROR")
+    except (OSError, RayError, RuntimeError, ValueError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise RayUnreachable(address, reason) from error
+
+
+def dashboard_address(config: SiteConfig) -> str:
+    return urlsplit(config.ray.dashboard).netloc
+
+
+def bridge_name(mover: str) -> str:
+    return f"bridge-{mover}"
+
+
+@dataclass(frozen=True, slots=True)
+class BridgeStatus:
+    """A mover's bridge, and what it streams; trouble: why it does not answer."""
+
+    mover: str
+    streams: tuple[StreamProgress, ...]
+    trouble: str = ""
+
+
+class Service:
+    """The service's actors, as one configuration wants them."""
+
+    def __init__(self, config: SiteConfig, say: Callable[[str], None] = lambda text: None) -> None:
+        self._config = config
+        self._say = say
+        text = f"{program_version()} {config.model_dump_json()}"
+        self._digest = hashlib.sha256(text.encode()).hexdigest()[:12]
+        self._told: dict[str, str] = {}  # what was said last of an actor
+
+    def start(self) -> None:
+        """Check the nodes, and start what is not there; raises the first thing that is wrong."""
+        facts = check_nodes(self._config)
+        self._spec = self._service_spec(facts[self._config.coordinator_mover])
+        self._targets = max(
+            root.targets for root in facts[self._config.coordinator_mover].roots.values()
+        )
+        self._ensure_coordinator()
+        for mover in self._config.mover:
+            self._ensure_bridge(mover.name)
+
+    def look_after(self, stopping: threading.Event) -> None:
+        """Start again what ends, until stopping is set. The actors outlive whoever calls this."""
+        while not stopping.wait(LOOK_PERIOD_S):
+            self._try("the coordinator", self._ensure_coordinator)
+            for mover in self._config.mover:
+                self._try(
+                    f"the bridge of {mover.name}", lambda name=mover.name: self._ensure_bridge(name)
+                )
+
+    def _try(self, whom: str, ensure: Callable[[], None]) -> None:
+        """Ensure something, and say once what keeps it from being there."""
+        said = ""
+        try:
+            ensure()
+        except ForebayError as error:
+            said = str(error)
+        if said != self._told.get(whom, ""):
+            self._say(said or f"{whom} is there again")
+            self._told[whom] = said
+
+    def _service_spec(self, facts: NodeFacts) -> ServiceSpec:
+        config = self._config
+        datasets = tuple(
+            DatasetSpec(
+                dataset.name,
+                f"{facts.roots[dataset.name].adapter}:{facts.roots[dataset.name].mount_type}",
+                os.fsencode(dataset.root),
+                dataset.shards,
+                Pacing(dataset.threads, round(dataset.latency_target_ms * 1000)),
+                dataset.hsm,
+                dataset.snapshot,
+            )
+            for dataset in config.dataset
+        )
+        margins = {name: root.margin_ns for name, root in facts.roots.items()}
+        return ServiceSpec(
+            ServicePolicy(margins, config.limits.run_idle_s),
+            datasets,
+            site_state(config),
+            config.walker_movers,
+            (config.state, *(config.runtime_of(mover.name) for mover in config.mover)),
+            config.limits.walker_idle_s,
+            self._digest,
+        )
+
+    def _ensure_coordinator(self) -> None:
+        actor = self._living(COORDINATOR, "the coordinator")
+        if actor is not None and self._ask(actor.about, "the coordinator") != self._digest:
+            self._say("the coordinator is of another program or configuration: it is replaced")
+            self._close(COORDINATOR, actor.close)
+            actor = None
+        if actor is None:
+            actor = CoordinatorActor.options(
+                **self._placed(COORDINATOR, self._config.coordinator_mover), max_restarts=-1
+            ).remote(
+                site_state(self._config), site_catalog(self._config), self._targets, self._spec
+            )
+        self._open(COORDINATOR, actor, "the coordinator")
+
+    def _ensure_bridge(self, mover: str) -> None:
+        name, whom = bridge_name(mover), f"the bridge of {mover}"
+        actor = self._living(name, whom)
+        if actor is not None and self._ask(actor.about, whom) != self._digest:
+            if self._ask(actor.progress, whom):
+                return  # its streams end first; the next look replaces it
+            self._say(f"{whom} is of another program or configuration: it is replaced")
+            self._close(name, actor.stop)
+            actor = None
+        if actor is None:
+            config = self._config
+            actor = BridgeActor.options(**self._placed(name, mover), max_restarts=-1).remote(
+                BridgeSpec(
+                    *(config.socket_of(mover), site_state(config), site_catalog(config), mover),
+                    config.limits.join_wait_s,
+                    PATIENCE_S,
+                    self._digest,
+                )
+            )
+        self._open(name, actor, whom)
+
+    def _placed(self, name: str, mover: str) -> dict[str, object]:
+        return {
+            "name": name,
+            "namespace": NAMESPACE,
+            "lifetime": "detached",
+            "get_if_exists": True,
+            "label_selector": {MOVER_LABEL: mover},
+        }
+
+    def _living(self, name: str, whom: str) -> ActorHandle | None:
+        try:
+            return ray.get_actor(name, namespace=NAMESPACE)
+        except ValueError:
+            return None
+        except RayError as error:
+            raise ActorGone(whom, str(error).splitlines()[0]) from error
+
+    def _ask(self, method: object, whom: str) -> object:
+        return answer(method.remote(), whom)  # type: ignore[attr-defined]
+
+    def _open(self, name: str, actor: ActorHandle, whom: str) -> None:
+        try:
+            answer(actor.open.remote(), whom)
+        except ActorGone:
+            raise  # it may be restarted at this moment
+        except ForebayError:
+            kill_named(name)
+            raise
+
+    def _close(self, name: str, close: object) -> None:
+        with contextlib.suppress(RayError):
+            ray.get(close.remote(), timeout=CLOSE_TIMEOUT_S)  # type: ignore[attr-defined]
+        kill_named(name)
+
+
+def open_runs(config: SiteConfig) -> list[RunStatus]:
+    """Return the runs that the service has open; NotServing if there is no service."""
+    return _coordinator(config).ask("open_runs")
+
+
+def bridges(config: SiteConfig) -> list[BridgeStatus]:
+    """Return what each mover's bridge streams."""
+    found = []
+    for mover in config.mover:
+        asked = NamedActor(bridge_name(mover.name), f"the bridge of {mover.name}")
+        try:
+            found.append(BridgeStatus(mover.name, tuple(asked.ask("progress"))))
+        except ActorGone as error:
+            found.append(BridgeStatus(mover.name, (), str(error)))
+    return found
+
+
+def stop(config: SiteConfig, wait_s: float, now: bool, say: Callable[[str], None]) -> bool:
+    """End the service, after its open runs unless it is to be now; False if none ran."""
+    try:
+        ray.get_actor(COORDINATOR, namespace=NAMESPACE)
+    except ValueError:
+        return False
+    coordinator = NamedActor(COORDINATOR, "the coordinator")
+    deadline = time.monotonic() + wait_s
+    while not now and (runs := coordinator.ask("drain")):
+        if time.monotonic() >= deadline:
+            raise StillOpen(", ".join(map(str, runs)), wait_s)
+        say(f"waiting for run {', '.join(map(str, runs))} to end")
+        time.sleep(min(DRAIN_POLL_S, max(0.0, deadline - time.monotonic())))
+    names = [bridge_name(mover.name) for mover in config.mover]
+    for name, method in [*((name, "stop") for name in names), (COORDINATOR, "close")]:
+        with contextlib.suppress(ForebayError):
+            NamedActor(name, name).ask(method)
+        kill_named(name)
+    return True
+
+
+def _coordinator(config: SiteConfig) -> NamedActor:
+    try:
+        ray.get_actor(COORDINATOR, namespace=NAMESPACE)
+    except ValueError as error:
+        raise NotServing(config.ray.address) from error
+    return NamedActor(COORDINATOR, "the coordinator")

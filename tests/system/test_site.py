@@ -1,0 +1,110 @@
+"""A site: the service in a Ray cluster of three movers, jobs that Bacula starts by itself.
+
+Covers: full, incremental, restore; the service started twice; its coordinator killed, its command
+ended, a mover lost, in the middle of a run; stopping.
+Does not cover: Bacula's rendered configuration (test_bacula_config), several machines.
+"""
+
+import os
+import signal
+
+import pytest
+
+from tests.support.compare import compare_trees
+from tests.system.site_service import MOVERS, SHARDS, SiteService, await_true
+
+pytestmark = [pytest.mark.ray, pytest.mark.bacula, pytest.mark.timeout(900)]
+
+
+@pytest.fixture(scope="module")
+def site():
+    one = SiteService()
+    try:
+        one.fill()
+        yield one
+    finally:
+        one.close()
+
+
+def check_restored(site, record, place):
+    done = site.forebay("restore", record.run.number, "--to", place)
+    assert "restored" in done.stdout
+    assert not compare_trees(site.root, f"{place}{site.root}")
+
+
+def test_jobs_that_nobody_announced_make_runs_and_restore(site, tmp_path):
+    with site.serving():
+        full = site.backup("Full")
+        (site.root / "d0" / "f0").unlink()
+        (site.root / "new").write_text("new")
+        incremental = site.backup("Incremental")
+    for record, level in ((full, "full"), (incremental, "incremental")):
+        assert (record.run.level, record.run.state.value) == (level, "complete")
+    assert sum(job.summary.files for job in incremental.jobs) == 1
+    assert {row.client_id for row in site.catalog.jobs([j.jobid for j in full.jobs]).values()} == {
+        row.client_id for row in site.catalog.jobs([j.jobid for j in incremental.jobs]).values()
+    }
+    check_restored(site, incremental, tmp_path / "back")
+
+
+def test_a_second_service_is_the_first_one(site):
+    before = site.actor_pid("CoordinatorActor")
+    site.forebay("serve", "--detach")
+    assert site.actor_pid("CoordinatorActor") == before
+
+
+def test_a_run_outlives_its_coordinator(site, tmp_path):
+    with site.serving():
+        jobids = site.run_jobs("Full")
+        with site.held("m3"):
+            assert 2 in site.streaming()
+            os.kill(site.actor_pid("CoordinatorActor"), signal.SIGKILL)
+        rows = site.ended(jobids)
+        assert {row.outcome for row in rows} == {"T"}, "\n".join(map(site.log, jobids))
+        record = site.closed()
+    assert record.run.state.value == "complete"
+    assert record.run.number == len(site.runs())
+    check_restored(site, record, tmp_path / "back")
+
+
+def test_a_mover_that_is_lost_fails_its_shards_and_another_one_saves_them(site, tmp_path):
+    with site.serving():
+        jobids = site.run_jobs("Full")
+        with site.held("m3"):
+            assert 2 in site.streaming()
+            site.nodes.ask("kill", "m3")
+            await_true(lambda: len(site.actor_pids("BridgeActor")) == 2)
+        rows = site.ended(jobids)
+        assert [row.good for row in rows] == [k % len(MOVERS) != 2 for k in range(SHARDS)]
+        assert "the bridge" in site.log(jobids[2])
+        again = site.run_jobs("Full", [2, 5], client="m1-fd")
+        assert {row.outcome for row in site.ended(again)} == {"T"}
+        record = site.closed()
+        site.nodes.ask("add", "m3")
+        await_true(lambda: all(not mover["trouble"] for mover in site.status()["movers"]))
+    assert record.run.state.value == "complete"
+    assert {job.jobid for job in record.saved_jobs} >= set(again)
+    check_restored(site, record, tmp_path / "back")
+
+
+def test_a_shard_that_nobody_saves_leaves_the_run_incomplete(site):
+    with site.serving():
+        site.ended(site.run_jobs("Full", [0, 1]))
+        record = site.closed()
+    assert record.run.state.value == "incomplete"
+    assert "shard 2: no job saved it" in record.run.reason
+
+
+def test_stop_waits_for_open_runs(site):
+    with site.serving():
+        jobids = site.run_jobs("Full")
+        with site.held("m3"):
+            done = site.forebay("stop", "--wait", "1", code=1)
+            assert "is still open after 1 s" in done.stderr
+        assert {row.outcome for row in site.ended(jobids)} == {"T"}
+    assert "stopped" in site.forebay("stop").stderr
+    assert "no Forebay service runs" in site.forebay("status", code=1).stderr
+    (jobid,) = site.run_jobs("Full", [0])
+    (row,) = site.ended([jobid])
+    assert row.outcome == "f"
+    assert "cannot connect to the bridge" in site.log(jobid)
