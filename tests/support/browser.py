@@ -21,6 +21,8 @@ from bacula_bridge.programs import default_cache
 
 INSTALLED = ("chromium-headless-shell", "chromium")
 PACKAGES = ("chromium-headless-shell", "fonts-dejavu-core", "fontconfig-config")
+FONTS_FILE = "fonts.conf"
+SYSTEM_FONTS = "/usr/share/fonts"  # what this machine has is not unpacked again
 ANSWER_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 20.0
 CLOSED_PROXY = "http://127.0.0.1:9"  # whatever the browser asks for on its own goes nowhere
@@ -38,7 +40,10 @@ def browser_command():
     program = root / "usr/lib/chromium/chromium-headless-shell"
     if not program.exists():
         program = next(root.glob("usr/**/chromium-headless-shell"))
-    return str(program), {"LD_LIBRARY_PATH": ":".join(map(str, libraries))}
+    return str(program), {
+        "LD_LIBRARY_PATH": ":".join(map(str, libraries)),
+        "FONTCONFIG_FILE": str(root / FONTS_FILE),
+    }
 
 
 def _private_root():
@@ -68,6 +73,8 @@ def _provide(partial, root, codename):
     debian.run_apt(configuration, arguments, scratch, "Chromium")
     for archive in sorted((scratch / "apt" / "cache" / "archives").glob("*.deb")):
         debian.unpack(archive, unpacked)
+    fonts = "".join(f"<dir>{folder}</dir>" for folder in (root / "usr/share/fonts", SYSTEM_FONTS))
+    (unpacked / FONTS_FILE).write_text(f"<fontconfig>{fonts}</fontconfig>\n")
     unpacked.rename(root)
     shutil.rmtree(partial)
 
