@@ -21,6 +21,7 @@ from bacula_bridge.bases import BaseFinder, Bases
 from bacula_bridge.catalog import Catalog, JobRow
 from bacula_bridge.chain import FULL, LEVELS
 from bacula_bridge.errors import CatalogUnavailable
+from bacula_bridge.events import RunEvents
 from bacula_bridge.protocol import Accept, Hello, Hint
 from bacula_bridge.run_keeper import LEVEL_NAMES, RunKeeper, ServicePolicy
 from bacula_bridge.run_snapshots import RunSnapshots
@@ -95,6 +96,7 @@ class Coordinator:
         self._targets = targets
         self._ledger = Ledger(state.ledger)
         self._jobs = ShardJobs(self._ledger)
+        self._events = RunEvents(self._ledger)
         self._snapshots = RunSnapshots(self._ledger, snapshotter, self._others_may_go_on)
         self._finder = BaseFinder(self._ledger, catalog)
         self._scoping = Scoping(
@@ -104,6 +106,7 @@ class Coordinator:
         self._closed = False
         self._refusals: dict[int, str] = {}  # open runs whose scan cannot go on
         self._epoch = self._ledger.take_epoch(ROLE)
+        self._events.epoch(ROLE, self._epoch)
         self._keeper: RunKeeper | None = None
         if service is None:
             self._settle_old_runs()
@@ -126,6 +129,7 @@ class Coordinator:
         """Take a job's end from the catalog that nobody was there to see; True if there was one."""
         if job.state is JobState.STREAMING:
             self._jobs.broken(run.number, job.shard, job.jobid, KILLED)
+            self._events.settled(job, KILLED)
             return True
         if job.state is not JobState.STREAMED:
             return False
@@ -136,6 +140,7 @@ class Coordinator:
         if row is None or row.unique_name != job.job or not row.ended:
             return False  # it may be about to end: the next start looks again
         self._jobs.ended(run.number, job.shard, job.jobid, job.job, catalog_end(row))
+        self._events.settled(job, f"the catalog shows status {row.outcome}")
         return True
 
     def close(self) -> None:
@@ -237,6 +242,7 @@ class Coordinator:
                 run = self._ledger.begin_run(dataset, level, beginning)
                 self._state.make_run(run.number)
                 reading.begin(run.number)
+            self._events.opened(run)
             self._news.notify_all()
         return run
 
@@ -253,6 +259,7 @@ class Coordinator:
                 self._refusals.pop(number, None)
                 self._state.make_run(run.number)
                 reading.begin(run.number, ", taken when the run was resumed")
+            self._events.reopened(run)
             if run.scan_ended is not None:  # it may have been killed before it did this
                 self._scoping.complete(run.number)
             self._news.notify_all()
@@ -281,6 +288,7 @@ class Coordinator:
         elif why is not None:
             reason = why if reason is None else f"{why} ({reason})"
         self._ledger.end_run(number, state, reason, merkle)
+        self._events.closed(self._ledger.run(number))
         self._remove_leftovers(number)
         self._snapshots.release()
         if merkle is not None:
@@ -304,6 +312,7 @@ class Coordinator:
         """Stop a run's scan; its streams break with the reason."""
         with self._news:
             self._refusals[number] = reason
+            self._events.scan_failed(number, reason)
             self._news.notify_all()
 
     def status(self, number: int) -> RunStatus:
@@ -316,7 +325,9 @@ class Coordinator:
     def job_ended(self, run: int, shard: int, jobid: int, job: str, end: CatalogEnd) -> ShardJob:
         """Record what the catalog shows of a job."""
         with self._news:
-            return self._jobs.ended(run, shard, jobid, job, end)
+            ended = self._jobs.ended(run, shard, jobid, job, end)
+            self._events.ended(ended)
+            return ended
 
     def _remove_leftovers(self, number: int) -> None:
         named: set[str] = set()
@@ -336,6 +347,7 @@ class Coordinator:
         """Give a starting actor its epoch; leases of its predecessor are pending again."""
         with self._news:
             epoch = self._ledger.take_epoch(role)
+            self._events.epoch(role, epoch)
             self._news.notify_all()
         return epoch
 
@@ -404,6 +416,7 @@ class Coordinator:
                 self._jobs.claim(run.number, hello.shard, claim, self._epoch)
             except (ShardTaken, StreamOver) as error:
                 raise JoinRefused(str(error)) from error
+            self._events.joined(run, hello, note)
             self._news.notify_all()
         name = f"{run.dataset}.{run.number}"
         accept = Accept(run.number, self._epoch, name, run.root, note=note)
@@ -492,6 +505,7 @@ class Coordinator:
         with self._news:
             self._snapshots.check(run)
             self._jobs.streamed(run, shard, jobid, self._epoch, receipts)
+            self._events.streamed(run, shard, jobid, receipts)
 
     def broken(self, run: int, shard: int, jobid: int, reason: str) -> None:
         """Record that a stream ended before its end."""
@@ -499,3 +513,4 @@ class Coordinator:
             if self._closed:
                 raise ForebayError("the coordinator has been closed")
             self._jobs.broken(run, shard, jobid, reason)
+            self._events.broken(run, shard, jobid, reason)

@@ -19,6 +19,7 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import TypeVar
 
+from bacula_bridge import events
 from bacula_bridge.catalog import Catalog
 from bacula_bridge.planner import JobPlan, Planner, Views
 from bacula_bridge.protocol import (
@@ -95,6 +96,7 @@ class BridgeServer:
         self._next = 0
         self._stopping = threading.Event()
         self._listener = _listen(path)
+        events.listening(path)
         self._thread = threading.Thread(target=self._accept, name="bridge-accept", daemon=True)
         self._thread.start()
 
@@ -106,6 +108,7 @@ class BridgeServer:
         self._listener.shutdown(socket.SHUT_RDWR)  # wakes the accepting thread
         with self._lock:
             connections = list(self._connections.values())
+        events.stopping(self._path, len(connections))
         for connection in connections:
             connection.shut()
         self._thread.join()
@@ -148,6 +151,8 @@ class BridgeServer:
         _pid, uid, _gid = struct.unpack("iII", credentials)
         with self._lock:
             if uid not in self._allowed_uids or len(self._connections) >= CONNECTIONS_MAX:
+                why = "it may not" if uid not in self._allowed_uids else "there are too many"
+                events.refused_peer(uid, why)
                 peer.close()
                 return
             number = self._next
@@ -255,10 +260,11 @@ class Connection:
         if kind is not FrameType.HELLO:
             raise ProtocolError("the first frame is not HELLO")
         try:
-            hello = decode_hello(payload)
+            hello = self._hello = decode_hello(payload)
             joined = self._join(hello)
         except ForebayError as error:
             self._measures.refused()
+            events.refused_job(self._hello, error)
             self._peer.sendall(encode_reason(FrameType.REFUSE, str(error)))
             if not isinstance(error, JoinRefused):
                 raise ProtocolError(str(error)) from error

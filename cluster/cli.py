@@ -20,11 +20,13 @@ from cluster.commands import (
     doctor,
     lab,
     prune,
+    report,
     restore,
     runs,
     scan,
     service,
     show,
+    top,
     verify,
     watch,
 )
@@ -46,6 +48,8 @@ app.command("restore")(restore.restore)
 app.command("scan")(scan.scan)
 app.command("runs")(runs.runs)
 app.command("show")(show.show)
+app.command("report")(report.report)
+app.command("top")(top.top)
 app.command("watch")(watch.watch)
 app.command("verify")(verify.verify)
 app.command("prune")(prune.prune)

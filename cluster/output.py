@@ -44,6 +44,22 @@ def show_time(seconds: float | None) -> str:
     return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
 
 
+def show_duration(seconds: float) -> str:
+    """Return a length of time with its two largest units."""
+    if seconds < 10:
+        return f"{seconds:.1f} s" if seconds else "0 s"
+    whole = round(seconds)
+    for unit, smaller, size, part in (
+        ("d", "h", 86_400, 3_600),
+        ("h", "min", 3_600, 60),
+        ("min", "s", 60, 1),
+    ):
+        if whole >= size:
+            more = whole % size // part
+            return f"{whole // size} {unit}" + (f" {more:02d} {smaller}" if more else "")
+    return f"{whole} s"
+
+
 def plural(count: int, word: str, words: str | None = None) -> str:
     """Return a count with its noun."""
     return f"{count:,} {word if count == 1 else (words or word + 's')}"

@@ -6,6 +6,7 @@ Does not cover: walking (lease_walker), who gets which lease (coordinator), reac
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from collections.abc import Callable
@@ -20,6 +21,7 @@ from shards.ledger import Lease, LeaseLost, LeaseResult
 from shards.state import StateDirectory
 
 LEASE_WAIT_S = 5.0
+_LOG = logging.getLogger("forebay.walker")
 
 
 class LeaseSource(Protocol):
@@ -111,7 +113,9 @@ class LeaseLoop:
     def _fail(self, lease: Lease, error: Exception) -> None:
         self._measures.failed(lease.dataset)
         # Nothing of the lease was committed; without it the run cannot be complete.
-        self._source.fail(lease.run, f"the scan of {os.fsdecode(lease.root)} failed: {error}")
+        reason = f"the scan of {os.fsdecode(lease.root)} failed: {error}"
+        _LOG.error("lease %d: %s", lease.number, reason, extra={"run": lease.run})
+        self._source.fail(lease.run, reason)
 
     def _walker(self, root: bytes, read_root: bytes) -> LeaseWalker:
         place = read_root or root

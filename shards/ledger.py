@@ -33,6 +33,7 @@ from shards.ledger_schema import (
 )
 from shards.segment import SegmentInfo
 from shards.state import StateDirectory
+from shards.throughput import THROUGHPUT_TABLES, lease_committed, lease_taken
 
 # A lease takes at most so many directories; the walker's row budget bounds its work.
 LEASE_DIRECTORIES_MAX = 1_024
@@ -264,7 +265,7 @@ class Ledger:
         if not read_only:
             db.execute(PACING_TABLE)
             db.execute(HSM_TABLE)
-            for table in SNAPSHOTS_TABLES:
+            for table in (*SNAPSHOTS_TABLES, *THROUGHPUT_TABLES):
                 db.execute(table)
         return db
 
@@ -657,6 +658,7 @@ class Ledger:
                     result.mount_points,
                 ),
             )
+            lease_committed(db, run, number, result.inodes, result.size_bytes)
             return run if _check_scan_ended(db, run) else None
 
     def look_also(self, run: int, names: Iterable[bytes]) -> int:
@@ -737,6 +739,7 @@ def _new_lease(db: sqlite3.Connection, run: int, role: str, epoch: int) -> int:
         "INSERT INTO leases (run, role, epoch, state) VALUES (?, ?, ?, 'open')", (run, role, epoch)
     ).lastrowid
     assert number is not None
+    lease_taken(db, number)
     return number
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from shards.errors import ForebayError
 from shards.files import ChecksumWriter, file_checksum, flush_directory
 from shards.schema import RECEIPT_SCHEMA, WARNING_STATUSES, ReceiptStatus
 from shards.shard_jobs import ReceiptsInfo, StreamSummary
+from shards.throughput import Series
 
 _SENT = np.array(
     [ReceiptStatus.SAVED, ReceiptStatus.LINK, ReceiptStatus.CHANGED, ReceiptStatus.STUB],
@@ -50,6 +52,8 @@ class ReceiptsWriter:
         self._counts = np.zeros(len(ReceiptStatus) + 1, dtype=np.int64)
         self._directories = 0
         self._size_bytes = 0
+        self._series = Series()
+        self._written = time.time()
 
     def write(self, batch: pa.RecordBatch) -> None:
         """Append receipts in the order of the stream."""
@@ -58,7 +62,10 @@ class ReceiptsWriter:
         modes = batch.column("mode").to_numpy()
         sent = np.isin(status, _SENT)
         self._directories += int(np.count_nonzero(sent & ((modes & 0o170000) == stat.S_IFDIR)))
-        self._size_bytes += int(batch.column("sent_bytes").to_numpy().sum())
+        size_bytes = int(batch.column("sent_bytes").to_numpy().sum())
+        self._size_bytes += size_bytes
+        before, self._written = self._written, time.time()
+        self._series.add(before, self._written, int(np.count_nonzero(sent)), size_bytes)
         self._writer.write_batch(batch)
 
     @property
@@ -81,7 +88,11 @@ class ReceiptsWriter:
         self._writer.close()
         self._stream.sync()
         info = ReceiptsInfo(
-            self._name, self._stream.size_bytes, self._stream.checksum, self.summary
+            self._name,
+            self._stream.size_bytes,
+            self._stream.checksum,
+            self.summary,
+            self._series,
         )
         self._stream.close()
         os.rename(self._partial, self._folder / self._name)

@@ -10,11 +10,12 @@ import json
 import sqlite3
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from shards.errors import ForebayError
 from shards.ledger import Ledger, Run
 from shards.ledger_schema import JobState, RunState
+from shards.throughput import Series, stream_recorded
 
 # What Bacula's catalog calls a good end: terminated normally, or with warnings.
 GOOD_STATUSES = frozenset({"T", "W"})
@@ -54,6 +55,7 @@ class ReceiptsInfo:
     size_bytes: int
     checksum: int
     summary: StreamSummary
+    series: Series | None = field(default=None, compare=False)  # only on its way to the ledger
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +181,7 @@ class ShardJobs:
                     f"JobId {jobid} no longer streams shard {shard} of run {run}: its receipts"
                     " do not count"
                 )
+            stream_recorded(db, run, shard, jobid, receipts.series)
 
     def _is_known(self, run: int, shard: int, jobid: int, receipts: ReceiptsInfo) -> bool:
         """Tell whether just these receipts have been recorded already: the answer got lost."""

@@ -1,6 +1,7 @@
 """The ledger: leases are exact, old epochs are fenced, one run is open at a time."""
 
 import sqlite3
+from contextlib import closing
 
 import pytest
 
@@ -282,10 +283,8 @@ def test_a_damaged_page_is_named(tmp_path):
     middle = len(data) // 2  # of whichever tables those pages are: runs have most of them
     data[middle:] = b"\xff" * (len(data) - middle)
     path.write_bytes(data)
-    ledger = Ledger(path)
-    with pytest.raises(LedgerDamaged, match="malformed"):
+    with pytest.raises(LedgerDamaged, match="malformed"), closing(Ledger(path)) as ledger:
         ledger.runs()
-    ledger.close()
 
 
 def test_the_ledger_is_for_its_owner_alone(ledger):
