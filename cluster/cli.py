@@ -18,6 +18,7 @@ from cluster.commands import (
     config,
     dashboards,
     doctor,
+    init,
     lab,
     prune,
     report,
@@ -54,6 +55,7 @@ app.command("watch")(watch.watch)
 app.command("verify")(verify.verify)
 app.command("prune")(prune.prune)
 app.command("doctor")(doctor.doctor)
+app.command("init")(init.init)
 app.command("serve")(service.serve)
 app.command("stop")(service.stop)
 app.command("status")(service.status)

@@ -1,6 +1,6 @@
 """What /proc/self/mountinfo says of the mount that an open file is on (proc_pid_mountinfo(5)).
 
-Covers: finding its line, reading its fields.
+Covers: finding its line, reading its fields; all mounts there are.
 Does not cover: what is mounted below a directory (fanotify.mounts).
 """
 
@@ -38,18 +38,33 @@ def mount_of(descriptor: int) -> MountInfo | None:
         return None
     mount = _field_after(information, b"mnt_id:")
     for line in mounts.splitlines():
-        fields = line.split(b" ")
-        # ID parent major:minor root point options [optional ...] - type source options
-        if fields[0] == mount and b"-" in fields:
-            type_name, source, options = fields[fields.index(b"-", 6) + 1 :][:3]
-            return MountInfo(
-                _unescaped(fields[3]),
-                _unescaped(fields[4]),
-                type_name.decode(errors="surrogateescape"),
-                _unescaped(source),
-                tuple(options.split(b",")),
-            )
+        if line.split(b" ", 1)[0] == mount:
+            return _parsed(line)
     return None
+
+
+def all_mounts() -> list[MountInfo]:
+    """Return what this process sees mounted; empty without /proc."""
+    try:
+        mounts = Path("/proc/self/mountinfo").read_bytes()
+    except OSError:
+        return []
+    return [found for line in mounts.splitlines() if (found := _parsed(line)) is not None]
+
+
+def _parsed(line: bytes) -> MountInfo | None:
+    """ID parent major:minor root point options [optional ...] - type source options"""
+    fields = line.split(b" ")
+    if b"-" not in fields[6:]:
+        return None
+    type_name, source, options = fields[fields.index(b"-", 6) + 1 :][:3]
+    return MountInfo(
+        _unescaped(fields[3]),
+        _unescaped(fields[4]),
+        type_name.decode(errors="surrogateescape"),
+        _unescaped(source),
+        tuple(options.split(b",")),
+    )
 
 
 def mount_type_of(root: bytes) -> str:

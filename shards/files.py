@@ -1,6 +1,7 @@
 """Files that are complete or not there.
 
-Covers: writing with a running CRC-32, flushing a file and its folder, comparing before use.
+Covers: making them for their owner alone, writing with a running CRC-32, flushing a file and its
+folder, comparing before use.
 Does not cover: formats.
 """
 
@@ -32,6 +33,15 @@ def file_checksum(path: Path) -> tuple[int, int]:
             checksum = zlib.crc32(chunk, checksum)
             size_bytes += len(chunk)
     return size_bytes, checksum
+
+
+def create(path: Path, *, is_new: bool = False) -> BinaryIO:
+    """Open a file for writing, made with mode 0600: it has names that others may not list.
+
+    is_new: FileExistsError if it is there.
+    """
+    flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | (os.O_EXCL if is_new else os.O_TRUNC)
+    return os.fdopen(os.open(path, flags, 0o600), "wb")
 
 
 class ChecksumWriter:
