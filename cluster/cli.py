@@ -20,6 +20,7 @@ from cluster.commands import (
     doctor,
     init,
     lab,
+    man,
     prune,
     report,
     restore,
@@ -56,6 +57,7 @@ app.command("verify")(verify.verify)
 app.command("prune")(prune.prune)
 app.command("doctor")(doctor.doctor)
 app.command("init")(init.init)
+app.command("man")(man.man)
 app.command("serve")(service.serve)
 app.command("stop")(service.stop)
 app.command("status")(service.status)

@@ -1,7 +1,7 @@
 """The commented configuration that `forebay init` writes.
 
-Covers: every key of the models with its default and what it accepts, what was found filled in, which
-places somebody has to decide.
+Covers: every key of the models with its default and what it accepts, what was found filled in,
+which places somebody has to decide.
 Does not cover: looking (machine), what each key says (site_keys), reading the file (site_config).
 """
 

@@ -59,7 +59,9 @@ def units(config: SiteConfig, path: Path, user: str) -> dict[str, str]:
         "CONFIG": _path("--config", path),
         "RAY": _path("the folder of Forebay's programs", programs / "ray"),
         "FOREBAY": _path("the folder of Forebay's programs", programs / "forebay"),
-        "MOUNTS": " ".join(_path("dataset.root or state", each) for each in [config.state, *roots]),
+        "MOUNTS": " ".join(
+            [_path("state", config.state), *(_path("dataset.root", root) for root in roots)]
+        ),
         "WRITABLE": " ".join(f"-{_path('state', each)}" for each in writable),
         "RUNTIME": _base("runtime", config.runtime, _RUNTIME_BASE),
         "STATE_NAME": _base("", ledger, _STATE_BASE) if _below(ledger, _STATE_BASE) else "forebay",
