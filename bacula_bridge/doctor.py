@@ -20,6 +20,7 @@ from pathlib import Path
 
 from bacula_bridge import debian, processes, programs
 from bacula_bridge.lab import PLUGIN_SOURCE
+from shards.capabilities import cannot_read_all
 from shards.errors import ForebayError
 
 KERNEL_MIN = (5, 6)
@@ -47,6 +48,7 @@ def examine(
         _make(),
         _headers(),
         _kernel(),
+        _reading(),
         *_bacula(folder),
         _plugin(plugin),
         _space("space for Bacula's programs", folder),
@@ -84,6 +86,13 @@ def _kernel() -> Check:
     ok = kernel_version(release) >= KERNEL_MIN and _has_openat2()
     detail = f"{release}, openat2 {'works' if _has_openat2() else 'does not work'}"
     return Check("kernel", ok, detail, "run Linux 5.6 or later, without a filter on openat2")
+
+
+def _reading() -> Check:
+    """No fault: whoever backs up what is their own needs nothing more."""
+    lacking = cannot_read_all()
+    said = f"{lacking}: what others keep to themselves is not saved" if lacking else "every file"
+    return Check("may read", True, said, "")
 
 
 def _has_openat2() -> bool:

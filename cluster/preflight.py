@@ -23,6 +23,7 @@ from ray.exceptions import RayError
 from actors.service import MOVER_LABEL
 from cluster.site_config import SiteConfig
 from filesystems.detect import detect, timestamp_margin_ns
+from shards.capabilities import cannot_read_all
 from shards.errors import ForebayError
 
 LOOK_TIMEOUT_S = 60.0
@@ -67,6 +68,7 @@ class NodeFacts:
     probe: str  # what the probe in the state directory says there; empty: it is not there
     roots: Mapping[str, Root]
     runtime: str  # what is wrong with the folder for the socket; empty: nothing
+    unread: str = ""  # why files of others may not be saved; empty: they are
 
 
 def program_version() -> str:
@@ -88,6 +90,7 @@ def look(roots: Mapping[str, str], runtime: str, probe: str) -> NodeFacts:
         said,
         {name: _root(root) for name, root in roots.items()},
         _make_runtime(Path(runtime)),
+        cannot_read_all(),
     )
 
 
@@ -143,6 +146,16 @@ def check_nodes(config: SiteConfig) -> dict[str, NodeFacts]:
     assert all(isinstance(fact, NodeFacts) for fact in found.values())
     _compare(config, found, said)  # type: ignore[arg-type]
     return found  # type: ignore[return-value]
+
+
+def warnings(found: Mapping[str, NodeFacts]) -> list[str]:
+    """What the service can run with, but an administrator should know of."""
+    return [
+        f"mover {name}: Ray's {facts.unread}: names that it may not list are not saved; start Ray as"
+        " root or with that capability"
+        for name, facts in found.items()
+        if facts.unread
+    ]
 
 
 def _roots(config: SiteConfig, mover: str) -> dict[str, str]:

@@ -28,7 +28,7 @@ from actors.service import MOVER_LABEL, PATIENCE_S, DatasetSpec, ServiceSpec, ki
 from bacula_bridge.coordinator import RunStatus
 from bacula_bridge.run_keeper import ServicePolicy
 from bacula_bridge.server import StreamProgress
-from cluster.preflight import NodeFacts, check_nodes, program_version
+from cluster.preflight import NodeFacts, check_nodes, program_version, warnings
 from cluster.site_config import SiteConfig
 from cluster.sites import site_catalog, site_state
 from shards.errors import ForebayError
@@ -107,6 +107,8 @@ class Service:
     def start(self) -> None:
         """Check the nodes, and start what is not there; raises the first thing that is wrong."""
         facts = check_nodes(self._config)
+        for warning in warnings(facts):
+            self._say(warning)
         self._spec = self._service_spec(facts[self._config.coordinator_mover])
         self._targets = max(
             root.targets for root in facts[self._config.coordinator_mover].roots.values()

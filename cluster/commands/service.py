@@ -41,11 +41,14 @@ def serve(
     """
     site = site_config(config)
     connected(site)
-    from cluster.preflight import check_nodes
+    from cluster.preflight import check_nodes, warnings
     from cluster.service import Service
 
     if check:
-        for mover, facts in check_nodes(site).items():
+        found = check_nodes(site)
+        for warning in warnings(found):
+            _say(warning)
+        for mover, facts in found.items():
             print(f"{mover}: {facts.host}, Forebay {facts.forebay}, Python {facts.python}: good")
         return
     service = Service(site, _say)
