@@ -33,4 +33,5 @@ def site_director(config: SiteConfig) -> Director:
         argv = [str(config.bacula.bconsole), "-n", "-c", str(config.bacula.bconsole_config)]
         return console.run(argv, commands, home=Path("/"), timeout_s=timeout_s)
 
-    return Director(ask, site_catalog(config), storage=config.bacula.storage)
+    client = next(m.client for m in config.mover if m.name == config.coordinator_mover)
+    return Director(ask, site_catalog(config), client, config.bacula.storage)
