@@ -21,6 +21,7 @@ from cluster.commands import (
     runs,
     scan,
     show,
+    state,
     verify,
     watch,
 )
@@ -47,6 +48,7 @@ app.command("verify")(verify.verify)
 app.command("prune")(prune.prune)
 app.command("doctor")(doctor.doctor)
 app.add_typer(lab.app, name="lab")
+app.add_typer(state.app, name="state")
 
 
 def main() -> None:
