@@ -132,8 +132,8 @@ def copy_ledger(
         draft.unlink(missing_ok=True)
 
 
-def take_copy(copy: Path, path: Path, runs: Path, tick: Callable[[], None] = lambda: None) -> None:
-    """Make a lost ledger from its copy, which may lack its newest runs."""
+def take_copy(copy: Path, path: Path, tick: Callable[[], None] = lambda: None) -> None:
+    """Make a lost ledger from its copy, which may lack its newest runs; skip_runs() follows."""
     draft = _draft(path)
     try:
         with (
@@ -146,7 +146,6 @@ def take_copy(copy: Path, path: Path, runs: Path, tick: Callable[[], None] = lam
                 raise LedgerCopyDamaged(str(copy), problem)
             _check_version(target, copy)
             complete_tables(target)
-            skip_runs(target, newest_run_folder(runs))
             _skip_epochs(target)
             target.execute("PRAGMA journal_mode = WAL")
     except (sqlite3.Error, OSError) as error:

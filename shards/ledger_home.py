@@ -105,7 +105,7 @@ def open_ledger(
         if owner is not None and owner.place() != _owner(state, "").place():
             raise _owned(state, owner, _owner(state, "a new one"))
         if state.ledger_copy.exists():
-            take_copy(state.ledger_copy, path, state.runs)
+            take_copy(state.ledger_copy, path)
             say(
                 f"the run ledger {path} was lost and is made from its copy {state.ledger_copy}:"
                 " runs after the copy are unknown, and what builds on them sends everything"

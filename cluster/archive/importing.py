@@ -210,12 +210,13 @@ class _Importing:
                     raise RowsForeign(self._run, f"{file.name} is not what its rows say")
         if rows.run["merkle"] is None:
             return
-        good = [row for row in rows.tables["jobs"] if row["state"] == JobState.GOOD.value]
+        good = {
+            row["shard"]: row for row in rows.tables["jobs"] if row["state"] == JobState.GOOD.value
+        }
         folder = self._state.receipts(self._run)
         with contextlib.suppress(ReceiptsDamaged):
             roots = [
-                receipts_root(read_receipts(folder, _info(row)))
-                for row in sorted(good, key=lambda row: (row["shard"], row["jobid"]))
+                receipts_root(read_receipts(folder, _info(row))) for _, row in sorted(good.items())
             ]
             if run_root(roots) == rows.run["merkle"]:
                 return

@@ -94,8 +94,8 @@ class FakeCatalog:
 class Site:
     """A coordinator and a bridge without Ray, and a hand-driven walker."""
 
-    def __init__(self, folder, shards=1, changes=lambda dataset: None):
-        self.state = StateDirectory(folder / "state")
+    def __init__(self, folder, shards=1, changes=lambda dataset: None, ledger_folder=None):
+        self.state = StateDirectory(folder / "state", ledger_folder)
         self.catalog = FakeCatalog()
         self.coordinator = Coordinator(self.state, self.catalog, changes)
         self.shards = shards

@@ -5,6 +5,7 @@ import os
 import shutil
 import stat
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -27,11 +28,15 @@ from cluster.archive.errors import (
 )
 from cluster.archive.importing import import_runs
 from cluster.archive.index import (
+    contents_name,
+    encode_index,
+    index_name,
     indexes,
     ledgers,
     read_contents,
     read_index,
     run_folder,
+    sums_of,
 )
 from cluster.archive.listing import list_state
 from cluster.archive.retention import prune_archive
@@ -467,3 +472,20 @@ def test_a_place_that_cannot_be_written_is_named(state, tmp_path):
 
 def test_the_files_are_those_of_the_rows(state):
     assert {folder for folder, _ in files_of(state, 1)} == {"segments", "receipts"}
+
+
+def test_files_that_are_not_what_their_rows_say_are_refused(state, store, tmp_path):
+    index = read_index(store, identity(state), 2)
+    contents = read_contents(store, index)
+    contents.rows.tables["segments"][0]["checksum"] ^= 1
+    data = contents.encode()
+    changed = replace(
+        index,
+        contents=contents_name(data),
+        contents_bytes=len(data),
+        contents_xxh3=sums_of(data).xxh3,
+    )
+    store.write(f"{run_folder(identity(state), 2)}/{changed.contents}", data)
+    store.write(index_name(identity(state), 2), encode_index(changed))
+    ((_, said),) = import_runs(empty_state(tmp_path / "new"), store).failed
+    assert "not what its rows say" in said

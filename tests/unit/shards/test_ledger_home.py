@@ -403,4 +403,4 @@ def test_a_ledger_of_another_version_is_not_taken(state):
         db.execute("UPDATE meta SET value = '99' WHERE key = 'version'")
         db.commit()
     with pytest.raises(LedgerCopyDamaged, match="another version"):
-        take_copy(state.ledger_copy, state.ledger_folder / "new.sqlite", state.runs)
+        take_copy(state.ledger_copy, state.ledger_folder / "new.sqlite")
