@@ -108,7 +108,7 @@ def open_ledger(
             take_copy(state.ledger_copy, path)
             say(
                 f"the run ledger {path} was lost and is made from its copy {state.ledger_copy}:"
-                " runs after the copy are unknown, and what builds on them sends everything"
+                " runs after the copy are unknown, and what they saved is sent again"
             )
             return
         name = identity or new_identity()

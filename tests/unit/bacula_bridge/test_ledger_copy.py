@@ -41,14 +41,12 @@ def test_a_run_is_good_though_the_copy_fails_and_the_next_one_copies_again(site,
     assert copied_runs(site)[0] == (2, RunState.COMPLETE)
 
 
-def test_a_lost_ledger_goes_on_and_an_incremental_on_a_run_after_the_copy_sends_everything(
-    tmp_path,
-):
+def test_a_lost_ledger_goes_on_and_what_runs_after_the_copy_saved_is_sent_again(tmp_path):
     local = tmp_path / "local"
     site = Site(tmp_path, ledger_folder=local)
     site.backup(first_tree(), 7)
     older = site.state.ledger_copy.read_bytes()
-    site.backup(second_tree(), 8, "I", PAST + 1, previous_job="job.7")
+    _, sent = site.backup(second_tree(), 8, "I", PAST + 1, previous_job="job.7")
     site.close()
     catalog = site.catalog
     shutil.rmtree(local)
@@ -56,10 +54,14 @@ def test_a_lost_ledger_goes_on_and_an_incremental_on_a_run_after_the_copy_sends_
     site = Site(tmp_path, ledger_folder=local)
     try:
         site.catalog.rows = catalog.rows
-        site.catalog.names = {8: {}}
-        _, entries = site.backup(second_tree(), 9, "I", PAST + 2, previous_job="job.8")
+        there = {row["path"] for row in second_tree()}
+        saved = [path for _, path in sent if path in there]
+        site.catalog.names = {8: {b"/data/" + path: at for at, path in enumerate(saved, 1)}}
+        accept, entries = site.backup(second_tree(), 9, "I", PAST + 2, previous_job="job.8")
         assert site.run == 3
-        assert {path for _, path in entries} >= {row["path"] for row in second_tree()}
+        assert "JobId 8 is not in the run ledger" in accept.note
+        assert b"d/changed" in saved
+        assert {path for _, path in entries} >= set(saved)
     finally:
         site.close()
 

@@ -220,7 +220,7 @@ def test_a_copy_is_whole_though_the_ledger_is_written_meanwhile_and_stops_nobody
         def write():
             steps.append(ledger.take_epoch(f"role-{len(steps)}"))
 
-        copy_ledger(state.ledger, state.ledger_copy, write)
+        copy_ledger(state.ledger, state.ledger_copy, write, max_s=20)
         assert len(steps) > 10  # it did not start anew with each commit, or it would never end
     with closing(sqlite3.connect(state.ledger_copy)) as db:
         assert db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
