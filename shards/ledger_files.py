@@ -145,7 +145,6 @@ def take_copy(copy: Path, path: Path, tick: Callable[[], None] = lambda: None) -
             if problem != "ok":
                 raise LedgerCopyDamaged(str(copy), problem)
             _check_version(target, copy)
-            complete_tables(target)
             _skip_epochs(target)
             target.execute("PRAGMA journal_mode = WAL")
     except (sqlite3.Error, OSError) as error:

@@ -388,9 +388,11 @@ def test_receipts_without_the_root_that_the_run_ended_with_are_refused(state, st
     with closing(open_ledger(state)) as ledger:
         ledger.end_run(2, RunState.COMPLETE, None, bytes(32))
     archive_run(state, store, 2)
-    ((run, said),) = import_runs(empty_state(tmp_path / "new"), store).failed
+    target = empty_state(tmp_path / "new")
+    ((run, said),) = import_runs(target, store).failed
     assert run == 2
     assert "root" in said
+    assert read_run_rows_of(target, 2) is None
 
 
 def test_runs_of_several_ledgers_in_one_archive_do_not_mix(state, store, tmp_path):
@@ -475,9 +477,23 @@ def test_the_files_are_those_of_the_rows(state):
 
 
 def test_files_that_are_not_what_their_rows_say_are_refused(state, store, tmp_path):
-    index = read_index(store, identity(state), 2)
-    contents = read_contents(store, index)
+    contents = read_contents(store, read_index(store, identity(state), 2))
     contents.rows.tables["segments"][0]["checksum"] ^= 1
+    write_contents(store, state, contents)
+    ((_, said),) = import_runs(empty_state(tmp_path / "new"), store).failed
+    assert "not what its rows say" in said
+
+
+def test_contents_that_lack_a_file_of_their_rows_are_refused(state, store):
+    contents = read_contents(store, read_index(store, identity(state), 2))
+    write_contents(store, state, replace(contents, files=contents.files[1:]))
+    with pytest.raises(ObjectDamaged, match="rows name"):
+        read_contents(store, read_index(store, identity(state), 2))
+
+
+def write_contents(store, state, contents):
+    """Put other contents into an archive, with an index that names them."""
+    index = read_index(store, identity(state), 2)
     data = contents.encode()
     changed = replace(
         index,
@@ -487,5 +503,3 @@ def test_files_that_are_not_what_their_rows_say_are_refused(state, store, tmp_pa
     )
     store.write(f"{run_folder(identity(state), 2)}/{changed.contents}", data)
     store.write(index_name(identity(state), 2), encode_index(changed))
-    ((_, said),) = import_runs(empty_state(tmp_path / "new"), store).failed
-    assert "not what its rows say" in said

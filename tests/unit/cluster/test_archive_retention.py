@@ -49,11 +49,9 @@ def test_the_last_whole_run_stays_though_a_newer_one_is_incomplete():
 
 def test_a_shard_without_a_good_job_needs_the_last_good_one_before():
     first = head(1, 1, [(0, 11, [], True), (1, 12, [], True)], shards=2)
-    second = head(2, 2, [(0, 13, [11], True), (1, 14, [12], False)], RunState.INCOMPLETE, shards=2)
+    second = head(2, 2, [(0, 13, [11], True), (1, 14, [12], True)], shards=2)
     other = head(3, 3, [(1, 15, [], True)], scheme="other", shards=2)
-    third = head(
-        4, 95, [(0, 16, [13, 11], True), (1, 17, [], False)], RunState.INCOMPLETE, shards=2
-    )
+    third = head(4, 95, [(0, 16, [], True), (1, 17, [], False)], RunState.INCOMPLETE, shards=2)
     whole = head(5, 96, [(0, 18, [], True), (1, 19, [], True)], shards=2)
     assert kept(first, second, other, third, whole) == [1, 2, 4, 5]
 

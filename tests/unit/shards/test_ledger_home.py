@@ -235,11 +235,12 @@ def test_a_copy_that_takes_too_long_is_given_up(state):
         assert ledger.runs()
 
 
-def test_a_damaged_copy_is_refused_and_left_where_it_is(state):
+@pytest.mark.parametrize("start", [4096, -4096])
+def test_a_damaged_copy_is_refused_and_left_where_it_is(state, start):
     with opened(state) as ledger:
         one_run(state, ledger)
     data = bytearray(state.ledger_copy.read_bytes())
-    data[4096:] = os.urandom(len(data) - 4096)
+    data[start:] = b"?" * len(data[start:])
     state.ledger_copy.write_bytes(data)
     lose(state)
     with pytest.raises(LedgerCopyDamaged, match="move it away"):
@@ -368,6 +369,7 @@ def test_a_node_without_the_ledger_reads_the_copy(state, tmp_path):
         one_run(state, ledger)
         copy = StateDirectory(state.base, tmp_path / "elsewhere").readable_ledger
         assert copy == state.ledger_copy
+        assert copy.read_bytes()[18:20] == bytes([1, 1])  # no write-ahead log beside it
         with closing(Ledger(copy, read_only=True)) as reader:
             assert len(reader.runs()) == 1
         assert state.readable_ledger == state.ledger
