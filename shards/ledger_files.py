@@ -195,8 +195,8 @@ def _connect(path: Path, mode: str, *, immutable: bool = False) -> sqlite3.Conne
 def _draft(path: Path) -> Path:
     """Return an empty file beside the path; whoever died over it held the same lock."""
     draft = path.with_name(f".{path.name}.new")
-    for leftover in (draft, Path(f"{draft}-wal"), Path(f"{draft}-shm"), Path(f"{draft}-journal")):
-        leftover.unlink(missing_ok=True)
+    draft.unlink(missing_ok=True)
+    _remove_logs(draft)
     os.close(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
     return draft
 
@@ -207,5 +207,11 @@ def _publish(draft: Path, path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+    _remove_logs(path)  # of a lost file: SQLite would take them for this one's
     os.rename(draft, path)
     flush_directory(path.parent)
+
+
+def _remove_logs(path: Path) -> None:
+    for suffix in ("-wal", "-shm", "-journal"):
+        path.with_name(path.name + suffix).unlink(missing_ok=True)

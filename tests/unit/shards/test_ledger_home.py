@@ -406,3 +406,22 @@ def test_a_ledger_of_another_version_is_not_taken(state):
         db.commit()
     with pytest.raises(LedgerCopyDamaged, match="another version"):
         take_copy(state.ledger_copy, state.ledger_folder / "new.sqlite")
+
+
+@pytest.mark.parametrize("has_copy", [True, False])
+def test_what_sqlite_left_of_a_lost_ledger_does_not_get_into_the_new_one(state, has_copy):
+    log = state.ledger.with_name("ledger.sqlite-wal")
+    with opened(state) as ledger:
+        one_run(state, ledger)
+        if not has_copy:
+            state.ledger_copy.unlink()
+        for number in range(40):
+            ledger.take_epoch(f"role-{number}")
+        left = log.read_bytes()
+    assert left
+    state.ledger.unlink()
+    log.write_bytes(left)
+    with opened(state) as ledger:
+        assert len(ledger.runs()) == has_copy
+        assert ledger.query("SELECT * FROM roles") == []
+        assert ledger.query("PRAGMA integrity_check")[0][0] == "ok"
