@@ -17,8 +17,8 @@ from shards.state import StateDirectory
 
 
 def site_state(config: SiteConfig) -> StateDirectory:
-    """The state directory that all movers see."""
-    return StateDirectory(config.state)
+    """The state directory that all movers see, with the ledger on the coordinator's own disk."""
+    return StateDirectory(config.state, config.coordinator.ledger)
 
 
 def site_catalog(config: SiteConfig) -> Catalog:
