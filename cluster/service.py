@@ -24,6 +24,7 @@ from ray.exceptions import RayError
 from actors.bridge import BridgeActor, BridgeSpec
 from actors.calls import COORDINATOR, NAMESPACE, ActorGone, NamedActor, answer
 from actors.coordinator import CoordinatorActor
+from actors.logs import LogSpec
 from actors.service import MOVER_LABEL, PATIENCE_S, DatasetSpec, ServiceSpec, kill_named
 from bacula_bridge.coordinator import RunStatus
 from bacula_bridge.run_keeper import ServicePolicy
@@ -102,6 +103,7 @@ class Service:
         self._say = say
         text = f"{program_version()} {config.model_dump_json()}"
         self._digest = hashlib.sha256(text.encode()).hexdigest()[:12]
+        self._log = LogSpec(config.log.format, config.log.level)
         self._told: dict[str, str] = {}  # what was said last of an actor
 
     def start(self) -> None:
@@ -160,6 +162,7 @@ class Service:
             (config.state, *(config.runtime_of(mover.name) for mover in config.mover)),
             config.limits.walker_idle_s,
             self._digest,
+            self._log,
         )
 
     def _ensure_coordinator(self) -> None:
@@ -193,6 +196,7 @@ class Service:
                     config.limits.join_wait_s,
                     PATIENCE_S,
                     self._digest,
+                    self._log,
                 )
             )
         self._open(name, actor, whom)
