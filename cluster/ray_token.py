@@ -1,6 +1,7 @@
 """A token for a Ray of our own.
 
-Covers: the environment that Ray reads once, when it is imported.
+Covers: the environment that Ray reads once, when it is imported; what its native part says when a
+cluster lets us not in.
 Does not cover: starting Ray (embedded).
 """
 
@@ -9,8 +10,12 @@ from __future__ import annotations
 import os
 import secrets
 import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 TOKEN_BYTES = 32
+WORDS_BYTES_MAX = 1 << 16
 
 
 def prepare_private_ray() -> None:
@@ -39,5 +44,27 @@ def prepare_site_ray(token: str | None) -> None:
     if token is not None:
         os.environ["RAY_AUTH_TOKEN"] = token
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    # A cluster that lets us not in is one sentence of ours, not twenty lines of Ray's.
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+
+
+@contextmanager
+def native_words() -> Iterator[Callable[[], bytes]]:
+    """Keep what is written to descriptor 2 in the block, and yield how to read it.
+
+    Ray's native part has its own way there: many lines, with no option that silences them before
+    it is connected. Python's own errors do not pass here: they are raised.
+    """
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with tempfile.TemporaryFile() as said:
+
+        def words() -> bytes:
+            size = os.fstat(said.fileno()).st_size
+            return os.pread(said.fileno(), min(size, WORDS_BYTES_MAX), 0)
+
+        os.dup2(said.fileno(), 2)
+        try:
+            yield words
+        finally:
+            sys.stderr.flush()
+            os.dup2(kept, 2)
+            os.close(kept)

@@ -30,6 +30,7 @@ from bacula_bridge.coordinator import RunStatus
 from bacula_bridge.run_keeper import ServicePolicy
 from bacula_bridge.server import StreamProgress
 from cluster.preflight import NodeFacts, check_nodes, program_version, warnings
+from cluster.ray_token import native_words
 from cluster.site_config import SiteConfig
 from cluster.sites import site_catalog, site_state
 from shards.errors import ForebayError
@@ -72,7 +73,15 @@ def connect(config: SiteConfig) -> None:
     try:
         with socket.create_connection((host, int(port)), timeout=CONNECT_TIMEOUT_S):
             pass
-        ray.init(address=address, namespace=NAMESPACE, log_to_driver=False, logging_level="ERROR")
+        with native_words() as words:
+            try:
+                ray.init(
+                    address=address, namespace=NAMESPACE, log_to_driver=False, logging_level="ERROR"
+                )
+            except (OSError, RayError, RuntimeError, ValueError):
+                if b"InvalidAuthToken" in words():
+                    raise RayUnreachable(address, "its token is another one") from None
+                raise
     except (OSError, RayError, RuntimeError, ValueError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise RayUnreachable(address, reason) from error

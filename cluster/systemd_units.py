@@ -41,6 +41,7 @@ def units(config: SiteConfig, path: Path, user: str) -> dict[str, str]:
         raise UnitsUnfit("ray.token_file", "the units let nobody in without a token; name a file")
     host, _, port = config.ray.address.rpartition(":")
     head = socket.getfqdn() if _LOOPBACK.fullmatch(host) else host
+    dashboard = urlsplit(config.ray.dashboard).hostname or "127.0.0.1"
     ledger = config.coordinator.ledger
     roots = [dataset.root for dataset in config.dataset]
     # The rest of the system is read only; a snapshot is made in the tree.
@@ -52,6 +53,8 @@ def units(config: SiteConfig, path: Path, user: str) -> dict[str, str]:
         "MOVER": config.coordinator_mover,
         "HEAD": f"{head}:{port}",
         "PORT": port,
+        # Movers other than the head's ask it too, if the configuration names it by its network.
+        "DASHBOARD_HOST": "127.0.0.1" if _LOOPBACK.fullmatch(dashboard) else dashboard,
         "DASHBOARD_PORT": str(urlsplit(config.ray.dashboard).port or 8265),
         "TOKEN": _path("ray.token_file", config.ray.token_file),
         "STATE": _path("state", config.state),

@@ -87,6 +87,8 @@ def test_ray_asks_everybody_for_the_token_and_keeps_names():
     (command,) = directives(head, "ExecStart")
     assert "--labels=forebay-mover=m-1 --port=6400 " in command
     assert "--dashboard-host=127.0.0.1 --dashboard-port=8300" in command
+    (command,) = directives(made(ray={"dashboard": "http://head:8265"})[NAMES[0]], "ExecStart")
+    assert "--dashboard-host=head --dashboard-port=8265" in command
     (command,) = directives(worker, "ExecStart")
     assert "--address=head.example.org:6400" in command
     assert "--labels=forebay-mover=%i " in command
