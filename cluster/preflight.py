@@ -151,8 +151,8 @@ def check_nodes(config: SiteConfig) -> dict[str, NodeFacts]:
 def warnings(found: Mapping[str, NodeFacts]) -> list[str]:
     """What the service can run with, but an administrator should know of."""
     return [
-        f"mover {name}: Ray's {facts.unread}: names that it may not list are not saved; start Ray as"
-        " root or with that capability"
+        f"mover {name}: Ray's {facts.unread}: names that it may not list are not saved; start Ray"
+        " as root or with that capability"
         for name, facts in found.items()
         if facts.unread
     ]

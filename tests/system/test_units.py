@@ -6,6 +6,7 @@ Does not cover: systemd's own sandbox: there is no systemd to run here.
 """
 
 import os
+import random
 import re
 import secrets
 import shlex
@@ -21,46 +22,33 @@ import pytest
 
 from cluster.site_config import check, shown
 from cluster.systemd_units import units
+from tests.support.privileges import NOBODY, as_nobody, can_change_user
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
 
 WAIT_S = 120.0
 COMMAND_S = 60.0
 END_S = 30.0
-WORKER_PORTS = 60
-NOBODY = 65534
+NODE_PORTS, WORKER_PORTS = 10, 60
+BLOCK = NODE_PORTS + WORKER_PORTS
 
 
 def as_the_unit():
     """What makes a command run as a unit's user with what AmbientCapabilities= gives it."""
-    if os.geteuid() != 0 or shutil.which("setpriv") is None:
-        return []
-    ids = [f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", "--no-new-privs"]
-    only = "-all,+dac_read_search"
-    return [
-        "setpriv",
-        *ids,
-        f"--bounding-set={only}",
-        f"--inh-caps={only}",
-        f"--ambient-caps={only}",
-    ]
+    return as_nobody("dac_read_search") if can_change_user() else []
 
 
-def free_ports(count):
-    with ExitStack() as stack:
-        taken = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in taken:
-            each.bind(("", 0))
-        return [each.getsockname()[1] for each in taken]
+def free_block(*others):
+    """The first of a row of free ports: a node's own, and behind them its workers'.
 
-
-def free_range():
+    Below those that the kernel gives to others meanwhile (ip_local_port_range).
+    """
     while True:
-        (first,) = free_ports(1)
-        if first + WORKER_PORTS > 65535:
+        first = random.randrange(12_000, 32_000 - BLOCK)
+        if any(abs(first - other) < BLOCK for other in others):
             continue
         with ExitStack() as stack, suppress(OSError):
-            for port in range(first, first + WORKER_PORTS):
+            for port in range(first, first + BLOCK):
                 stack.enter_context(socket.socket()).bind(("", port))
             return first
 
@@ -78,7 +66,10 @@ class Units:
         self.token_file = self.base / "ray.token"
         self.token_file.touch(0o600)
         self.token_file.write_text(self.token)
-        self.port, self.dashboard = free_ports(2)
+        head = free_block()
+        self.blocks = {"forebay-ray-head.service": head}
+        self.blocks["forebay-ray-worker@.service"] = free_block(head)
+        self.port, self.dashboard = head + 7, head + 8
         self.config = self.base / "forebay.toml"
         for name in ("state", "ledger"):
             (self.base / name).mkdir(mode=0o700)
@@ -113,11 +104,11 @@ class Units:
         text = text.replace(
             "--temp-dir=" + f"{self.base}/ledger/ray", f"--temp-dir={self.base}/ledger/{unit[12]}"
         )
-        first = free_range()
-        text = re.sub(r"=11000\b", f"={first}", text)
-        text = re.sub(r"=11999\b", f"={first + WORKER_PORTS - 1}", text)
-        for fixed, free in zip(range(6380, 6387), free_ports(7), strict=True):
-            text = text.replace(f"-port={fixed} ", f"-port={free} ")
+        first = self.blocks.get(unit, 0)
+        text = re.sub(r"=11000\b", f"={first + NODE_PORTS}", text)
+        text = re.sub(r"=11999\b", f"={first + BLOCK - 1}", text)
+        for number in range(7):
+            text = text.replace(f"-port={6380 + number} ", f"-port={first + number} ")
         lines = [line.partition("=")[2] for line in text.splitlines() if line.startswith(f"{key}=")]
         small = "--num-cpus=1 --object-store-memory=80000000"
         return [shlex.split(line.replace("$RAY_OPTIONS", small)) for line in lines]
