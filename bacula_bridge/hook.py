@@ -168,6 +168,8 @@ def _ask(config: dict[str, Any], method: str, path: str, body: dict[str, str] | 
             return json.loads(response.read(HTTP_BYTES_MAX))
     except urllib.error.HTTPError as error:
         words = error.read(HTTP_BYTES_MAX).decode("utf-8", "replace").strip()
+        # It may answer with what it was sent.
+        words = words.replace(token, "***") if token else words
         if method == "POST" and "already exists" in words:
             return None  # another hook of this job was quicker
         reason = f"{error.code} {words.splitlines()[-1][:WORDS_MAX] if words else error.reason}"

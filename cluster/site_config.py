@@ -13,7 +13,7 @@ import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -33,6 +33,7 @@ MOVERS_MAX = 256
 THREADS_MAX = 1024
 FILE_BYTES_MAX = 1 << 20
 SECRET_BYTES_MAX = 4096
+SECRET_KEYS = frozenset({"password", "passwd", "sslpassword", "secret", "token"})  # in URLs
 
 
 class ConfigurationWrong(UsageError):
@@ -56,7 +57,8 @@ def _absolute(path: Path) -> Path:
 
 
 def _without_password(url: str) -> str:
-    if urlsplit(url).password is not None:
+    keys = {key.lower() for key, _ in parse_qsl(urlsplit(url).query, keep_blank_values=True)}
+    if urlsplit(url).password is not None or keys & SECRET_KEYS:
         raise ValueError("no password goes here; name a file with the ..._file key")
     return url
 

@@ -25,6 +25,7 @@ from shards.errors import ForebayError
 
 FOLDER_UID = "forebay"
 TIMEOUT_S = 20.0
+WORDS_MAX = 300  # of what Grafana says
 FORBIDDEN, NOT_FOUND = 403, 404
 
 
@@ -52,7 +53,7 @@ def install(table: GrafanaTable) -> list[dict[str, str]]:
     prefix = f"{url.path.strip('/')}/" if url.path.strip("/") else ""
     host = f"[{url.hostname}]" if ":" in (url.hostname or "") else url.hostname
     token = read_secret(table.token_file)
-    with _sentences(table):
+    with _sentences(table, token):
         api = GrafanaFace(token, host, url.port, prefix, url.scheme, timeout=TIMEOUT_S)
         _make_folder(api, table.folder)
         installed = []
@@ -83,14 +84,16 @@ def _make_folder(api: GrafanaFace, title: str) -> None:
 
 
 @contextmanager
-def _sentences(table: GrafanaTable) -> Iterator[None]:
+def _sentences(table: GrafanaTable, token: str) -> Iterator[None]:
     try:
         yield
     except GrafanaException as error:
+        # A server, or a proxy before it, may answer with what it was asked.
+        said = " ".join(str(error.message).replace(token, "***").split())[:WORDS_MAX]
         if isinstance(error, GrafanaUnauthorizedError) or error.status_code == FORBIDDEN:
-            refusal = GrafanaRefused(table.url, str(table.token_file), error.message)
+            refusal = GrafanaRefused(table.url, str(table.token_file), said)
             raise refusal from None
-        raise GrafanaFailed(table.url, error.message) from None
+        raise GrafanaFailed(table.url, said) from None
     except (requests.ConnectionError, requests.Timeout) as error:
         reason = f"it does not answer within {TIMEOUT_S:.0f} s, or cannot be reached"
         raise GrafanaFailed(table.url, reason) from error

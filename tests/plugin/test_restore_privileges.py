@@ -1,4 +1,4 @@
-"""Which capabilities a restore needs, each by what is missing without it (docs/operate/security.md).
+"""Which capabilities a restore needs: what is missing without each (docs/operate/security.md).
 
 Does not cover: what a restore without any of them does (test_plugin_restore.py).
 """

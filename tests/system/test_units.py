@@ -15,6 +15,8 @@ import socket
 import subprocess
 import tempfile
 import time
+import urllib.error
+import urllib.request
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
@@ -221,6 +223,32 @@ def test_nobody_gets_in_with_another_token(running):
     assert done.returncode == 1
     assert "cannot be used: its token is another one" in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize("path", ["/api/jobs/", "/api/prometheus/sd"])
+def test_the_dashboard_asks_for_the_token(running, path):
+    request = urllib.request.Request(f"http://127.0.0.1:{running.dashboard}{path}")
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        urllib.request.urlopen(request, timeout=COMMAND_S)
+    refused.value.close()
+    assert refused.value.code == 401
+    request.add_header("Authorization", f"Bearer {running.token}")
+    with urllib.request.urlopen(request, timeout=COMMAND_S) as answer:
+        assert answer.status == 200
+
+
+def test_so_do_the_agents_of_the_nodes(running):
+    for block in running.blocks.values():
+        # A job started here would run as the unit's user.
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{block + 2}/api/job_agent/jobs/",
+            data=b'{"entrypoint": "true"}',
+            headers={"Content-Type": "application/json"},
+        )
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            urllib.request.urlopen(request, timeout=COMMAND_S)
+        refused.value.close()
+        assert refused.value.code == 401
 
 
 def test_the_token_is_in_no_command_line_no_log_and_no_answer(running):

@@ -73,6 +73,8 @@ def test_a_dataset_may_have_movers_of_its_own():
         ("bacula.what", 1, "bacula.what: there is no such key"),
         ("bacula.catalog", "mysql://x", "bacula.catalog: postgresql://USER@HOST/DATABASE"),
         ("bacula.catalog", "postgresql://u:secret@h/d", "no password goes here"),
+        ("bacula.catalog", "postgresql://u@h/d?password=secret", "no password goes here"),
+        ("bacula.catalog", "postgresql://u@h/d?sslmode=x&PASS%57ord=secret", "no password goes"),
         ("ray.address", "head", "ray.address: "),
         ("ray.dashboard", "head:8265", "ray.dashboard: http://HOST:PORT"),
         ("dataset.shards", 0, "dataset[1].shards: input should be greater than or equal to 1"),
