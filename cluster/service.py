@@ -30,6 +30,7 @@ from bacula_bridge.coordinator import RunStatus
 from bacula_bridge.run_keeper import ServicePolicy
 from bacula_bridge.server import StreamProgress
 from cluster.preflight import NodeFacts, check_nodes, program_version
+from cluster.service_archive import Archiver
 from cluster.site_config import SiteConfig
 from cluster.sites import site_catalog, site_state
 from shards.errors import ForebayError
@@ -119,7 +120,9 @@ class Service:
 
     def look_after(self, stopping: threading.Event) -> None:
         """Start again what ends, until stopping is set. The actors outlive whoever calls this."""
+        archiver = Archiver(self._config, self._say)
         while not stopping.wait(LOOK_PERIOD_S):
+            archiver.step()
             self._try("the coordinator", self._ensure_coordinator)
             for mover in self._config.mover:
                 self._try(
