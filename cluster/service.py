@@ -31,6 +31,7 @@ from bacula_bridge.run_keeper import ServicePolicy
 from bacula_bridge.server import StreamProgress
 from cluster.preflight import NodeFacts, check_nodes, program_version, warnings
 from cluster.ray_token import native_words
+from cluster.service_archive import Archiver
 from cluster.site_config import SiteConfig
 from cluster.sites import site_catalog, site_state
 from shards.errors import ForebayError
@@ -130,7 +131,9 @@ class Service:
 
     def look_after(self, stopping: threading.Event) -> None:
         """Start again what ends, until stopping is set. The actors outlive whoever calls this."""
+        archiver = Archiver(self._config, self._say)
         while not stopping.wait(LOOK_PERIOD_S):
+            archiver.step()
             self._try("the coordinator", self._ensure_coordinator)
             for mover in self._config.mover:
                 self._try(

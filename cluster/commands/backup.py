@@ -79,7 +79,11 @@ def backup(
     ] = None,
     mover: Annotated[
         str | None,
-        typer.Option("--mover", help="At a site: let this data mover read, not each shard's own."),
+        typer.Option(
+            "--mover",
+            help="At a site: let this data mover read, not each shard's own. Bacula builds on jobs"
+            " of one client: the next backup of those shards by their own has to be a full one.",
+        ),
     ] = None,
     json: JsonOption = False,
     quiet: QuietOption = False,

@@ -111,6 +111,11 @@ Client {{
         """Let the Director include these resources."""
         self.lab._set_jobs("jobs", name, text)
 
+    def include(self, path: Path) -> None:
+        """Let the Director include a file of rendered resources, as its administrator would."""
+        text = f"@{quote(str(path))}\n"
+        self.set_resources("included", text)
+
     @property
     def bconsole(self) -> Path:
         """A program that stands for an installed bconsole."""
@@ -142,6 +147,8 @@ catalog = "{self.lab.catalog}"
 bconsole = "{self.bconsole}"
 bconsole_config = "{self.lab.base}/conf/bconsole.conf"
 messages = "forebay"
+[archive]
+url = "file://{self.base}/archive"
 [limits]
 run_idle_s = {about.get("run_idle_s", 10)}
 {movers}

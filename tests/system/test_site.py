@@ -33,12 +33,18 @@ def check_restored(site, record, place):
     assert not compare_trees(site.root, f"{place}{site.root}")
 
 
+def archived(site):
+    listed = json.loads(site.forebay("state", "list", "--json").stdout)
+    return {run["run"] for run in listed["runs"] if run["archived_bytes"]}
+
+
 def test_jobs_that_nobody_announced_make_runs_and_restore(site, tmp_path):
     with site.serving():
         full = site.backup("Full")
         (site.root / "d0" / "f0").unlink()
         (site.root / "new").write_text("new")
         incremental = site.backup("Incremental")
+        await_true(lambda: archived(site) == {1, 2})
     for record, level in ((full, "full"), (incremental, "incremental")):
         assert (record.run.level, record.run.state.value) == (level, "complete")
     assert sum(job.summary.files for job in incremental.jobs) == 1
@@ -86,7 +92,7 @@ def test_a_mover_that_is_lost_fails_its_shards_and_another_one_saves_them(site, 
 
 def test_forebay_backup_runs_the_same_jobs(site):
     with site.serving():
-        done = json.loads(site.forebay("backup", "data", "--json").stdout)
+        done = json.loads(site.forebay("backup", "data", "--level", "full", "--json").stdout)
         assert (done["state"], len(done["jobs"])) == ("complete", SHARDS)
         assert site.runs()[0].run.number == done["run"]
         assert "there are: data" in site.forebay("backup", "other", code=2).stderr
