@@ -14,7 +14,7 @@ SLOW = "The current node timed out during startup. This could happen because ...
 
 @pytest.fixture
 def starting(tmp_path, monkeypatch):
-    """Yield a cluster whose Ray starts by a list of answers, and the folders that were asked for."""
+    """Yield a cluster, how its Ray starts each time, and the folders that it was given."""
     monkeypatch.setenv("RAY_AUTH_MODE", "token")
     monkeypatch.setattr(embedded._Interruption, "install", lambda self: None)
     answers, folders = [], []
