@@ -13,6 +13,7 @@ from pathlib import Path
 import ray
 
 from actors.calls import COORDINATOR, NamedActor
+from actors.logs import LogSpec, set_up
 from actors.metrics import Metrics, bridge_metrics
 from bacula_bridge.catalog import Catalog
 from bacula_bridge.protocol import Hello, Hint
@@ -33,6 +34,7 @@ class BridgeSpec:
     join_wait_s: float = JOIN_WAIT_S
     patience_s: float = 0.0  # for how long streams wait for a coordinator that is restarted
     digest: str = ""  # of program and configuration
+    log: LogSpec | None = None  # None: nothing is logged
 
 
 class RemoteSource:
@@ -73,6 +75,8 @@ class BridgeActor:
         """Listen, if it does not yet. Not in __init__: Ray would make text of its errors."""
         if self._server is None:
             spec = self._spec
+            if spec.log is not None:
+                set_up(spec.log.format, spec.log.level)
             self._server = BridgeServer(
                 *(spec.socket, RemoteSource(spec.patience_s), spec.state, spec.catalog),
                 join_wait_s=spec.join_wait_s,

@@ -14,6 +14,7 @@ import traceback
 import ray
 
 from actors.calls import ActorStarting
+from actors.logs import set_up
 from actors.metrics import Metrics, coordinator_metrics
 from actors.service import ServiceSpec, WalkerPool
 from bacula_bridge.catalog import Catalog
@@ -77,6 +78,8 @@ class CoordinatorActor:
             if self._opened is not None:
                 return
             self._closing.clear()
+            if self._service is not None:
+                set_up(self._service.log.format, self._service.log.level)
             policy = self._service.policy if self._service else None
             opened = Coordinator(
                 *(self._state, self._catalog, self._change_source, self._targets, Snapshots()),

@@ -40,7 +40,7 @@ INTERVAL_MS = 10_000
 PERIOD_MIN_S, PERIOD_MAX_S = 0.5, 30.0
 STOP_TIMEOUT_S = 5.0
 
-_log = logging.getLogger(__name__)
+_log = logging.getLogger("forebay.metrics")
 
 
 def period_s() -> float:

@@ -17,6 +17,7 @@ from ray.actor import ActorHandle
 from ray.exceptions import RayError
 
 from actors.calls import COORDINATOR, NAMESPACE, ActorGone, answer
+from actors.logs import LogSpec
 from actors.walker import WalkerActor, WalkerSpec
 from bacula_bridge.coordinator import Coordinator
 from bacula_bridge.run_keeper import ServicePolicy
@@ -55,6 +56,7 @@ class ServiceSpec:
     excluded: tuple[Path, ...]  # folders that scans leave out: our own
     walker_idle_s: float
     digest: str  # of program and configuration
+    log: LogSpec
 
     def define(self, coordinator: Coordinator) -> None:
         """Make the datasets what the configuration says."""
@@ -125,7 +127,12 @@ class WalkerPool:
     def _start(self, target: int) -> None:
         movers = self._movers_of(target)
         spec = WalkerSpec(
-            COORDINATOR, target, self._service.state, self._service.excluded, PATIENCE_S
+            COORDINATOR,
+            target,
+            self._service.state,
+            self._service.excluded,
+            PATIENCE_S,
+            self._service.log,
         )
         walker = WalkerActor.options(
             name=f"walker-{target}",

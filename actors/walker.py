@@ -15,6 +15,7 @@ from pathlib import Path
 import ray
 
 from actors.calls import NamedActor
+from actors.logs import LogSpec, set_up
 from actors.metrics import walker_metrics
 from filesystems.interface import Filesystem
 from filesystems.lease_loop import LeaseLoop
@@ -32,6 +33,7 @@ class WalkerSpec:
     state: StateDirectory
     excluded: tuple[Path, ...]  # folders that it does not enter
     patience_s: float = 0.0  # for how long it waits for a coordinator that is restarted
+    log: LogSpec | None = None  # None: nothing is logged
 
 
 class RemoteLeases:
@@ -61,6 +63,8 @@ class WalkerActor:
     """Enumerate one metadata target. A restart takes a new epoch and new leases."""
 
     def __init__(self, spec: WalkerSpec, open_filesystem: Callable[[bytes], Filesystem]) -> None:
+        if spec.log is not None:
+            set_up(spec.log.format, spec.log.level)
         self._target = spec.target
         excluded = tuple(map(str, spec.excluded))
         self._measures = ScanMeasures(spec.target)

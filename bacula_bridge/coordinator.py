@@ -30,7 +30,9 @@ from bacula_bridge.source import Joined, JoinLater, JoinRefused, Scope, SegmentP
 from shards.changes import ChangeSource
 from shards.errors import ForebayError, UsageError
 from shards.lease import TARGETS_MAX, Pacing
-from shards.ledger import Dataset, Lease, LeaseResult, Ledger, Run, ScanTotals
+from shards.ledger import Dataset, Lease, LeaseResult, Run, ScanTotals
+from shards.ledger_files import LedgerCopyFailed
+from shards.ledger_home import StateOwned, open_ledger, save_copy
 from shards.ledger_schema import HsmPolicy, JobState, RunState
 from shards.merkle import receipts_root, run_root
 from shards.receipts import ReceiptsDamaged, read_receipts
@@ -90,11 +92,12 @@ class Coordinator:
         With a service runs open and close by themselves, by what jobs ask and the catalog shows,
         and those that were open when the one before ended go on.
         """
-        state.make()
         self._state = state
         self._catalog = catalog
         self._targets = targets
-        self._ledger = Ledger(state.ledger)
+        self._ledger = open_ledger(state)
+        self._identity = self._ledger.identity
+        self._copying = threading.Lock()
         self._jobs = ShardJobs(self._ledger)
         self._events = RunEvents(self._ledger)
         self._snapshots = RunSnapshots(self._ledger, snapshotter, self._others_may_go_on)
@@ -272,7 +275,19 @@ class Coordinator:
                 raise UnknownRun(number)
             ended = self._close_run(number, self._refusals.pop(number, None))
             self._news.notify_all()
+        self.copy_ledger()
         return ended
+
+    def copy_ledger(self) -> None:
+        """Copy the ledger to the state directory; call without the lock, for it takes a while.
+
+        A run is as good without it, so that a failure is only said.
+        """
+        with self._copying:
+            try:
+                save_copy(self._state, self._identity)
+            except (LedgerCopyFailed, StateOwned) as error:
+                _LOG.warning("%s", error)
 
     def _close_run(self, number: int, why: str | None) -> Run:
         run = self._ledger.run(number)

@@ -69,12 +69,16 @@ class Director:
         self._client = _name("client", client)
         self._storage = _name("storage", storage)
 
-    def run_jobs(self, names: Sequence[str], level: Level = "Full") -> list[int]:
+    def run_jobs(
+        self, names: Sequence[str], level: Level = "Full", client: str | None = None
+    ) -> list[int]:
         """Start jobs in one call and return their JobIds in the order of the names.
 
-        If the Director refuses one, those that it did start are cancelled.
+        client: the Client resource to use instead of each job's own. If the Director refuses one
+        job, those that it did start are cancelled.
         """
-        lines = [f'run job="{_name("job", name)}" level={level} yes' for name in names]
+        where = f' client="{_name("client", client)}"' if client is not None else ""
+        lines = [f'run job="{_name("job", name)}" level={level}{where} yes' for name in names]
         return self._start(list(names), lines)
 
     def run_restores(

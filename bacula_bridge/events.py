@@ -1,7 +1,7 @@
 """What the log is told of runs and jobs: one line an event, with run, dataset, shard and JobId.
 
 Covers: the events' sentences, levels and fields.
-Does not cover: where the lines go (cluster.logs).
+Does not cover: where the lines go (actors.logs).
 """
 
 from __future__ import annotations

@@ -19,6 +19,7 @@ from bacula_bridge.catalog import Catalog
 from bacula_bridge.source import Base, Scope
 from shards import plan
 from shards.errors import ForebayError
+from shards.files import make_private_folder
 from shards.receipts import ReceiptsDamaged
 from shards.segment import SegmentInfo, SegmentStore
 from shards.state import StateDirectory
@@ -127,7 +128,7 @@ class Planner:
 
     def _folder(self, run: int) -> Path:
         folder = self._state.plans(run) / secrets.token_hex(8)
-        folder.mkdir(parents=True, mode=0o700)
+        make_private_folder(folder)
         return folder
 
 

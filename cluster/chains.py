@@ -59,7 +59,7 @@ def shard_chains(settings: Settings, record: RunRecord) -> list[ShardChain]:
     """
     found = {job.shard: ShardChain(job.shard, job) for job in record.saved_jobs}
     if len(found) < record.run.shards:
-        with closing(Ledger(settings.state.ledger, read_only=True)) as ledger:
+        with closing(Ledger(settings.state.readable_ledger, read_only=True)) as ledger:
             for run in ledger.runs(record.run.dataset):
                 if run.number < record.run.number and _same_scheme(run, record.run):
                     for job in ShardJobs(ledger).jobs(run.number):
@@ -105,7 +105,7 @@ def open_chains(
     root = record.run.root
     store = ViewStore(settings.state, lambda jobid: catalog_names(catalog, root, jobid))
     opened = []
-    with closing(Ledger(settings.state.ledger, read_only=True)) as ledger:
+    with closing(Ledger(settings.state.readable_ledger, read_only=True)) as ledger:
         for chain in chains:
             jobs = tuple(_checked(rows, jobid, chain, record) for jobid in chain.jobids)
             if jobs[-1].unique_name != chain.job.job:

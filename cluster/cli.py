@@ -26,6 +26,7 @@ from cluster.commands import (
     scan,
     service,
     show,
+    state,
     top,
     verify,
     watch,
@@ -61,6 +62,7 @@ app.add_typer(config.app, name="config")
 app.add_typer(lab.app, name="lab")
 app.add_typer(dashboards.app, name="dashboards")
 app.add_typer(bacula.app, name="bacula")
+app.add_typer(state.app, name="state")
 
 
 def main() -> None:

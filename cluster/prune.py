@@ -25,6 +25,7 @@ from cluster.output import plural
 from cluster.settings import Settings
 from shards.errors import ForebayError, UsageError
 from shards.ledger import Ledger, Run
+from shards.ledger_home import open_ledger
 from shards.shard_jobs import ShardJob, ShardJobs
 from shards.sorted_file import SortedFile, SortedFileDamaged
 from shards.state import StateDirectory
@@ -74,7 +75,9 @@ def prune(settings: Settings, say: Callable[[str], None], *, apply: bool) -> Pru
     if not settings.state.ledger.exists():
         raise UsageError(f"there is no run ledger in {settings.state.base}: nothing to prune")
     catalog = the_catalog(settings, say)
-    with closing(Ledger(settings.state.ledger, read_only=not apply)) as ledger:
+    state = settings.state
+    opened = open_ledger(state) if apply else Ledger(state.ledger, read_only=True)
+    with closing(opened) as ledger:
         plan = plan_prune(settings.state, ledger, catalog)
         if apply:
             # Views first: a run is looked for by its folder, and is found again after a crash.

@@ -38,6 +38,7 @@ class RunRecord:
     jobs: tuple[ShardJob, ...]
     is_newest: bool  # of its dataset: only such a run can be resumed
     is_pruned: bool  # its manifest and receipts are no more
+    is_imported: bool = False  # from an archive: it cannot be resumed
 
     @property
     def how_to_go_on(self) -> str | None:
@@ -45,6 +46,8 @@ class RunRecord:
         run = self.run
         if run.state not in (RunState.INCOMPLETE, RunState.FAILED):
             return None
+        if self.is_imported and self.is_newest:
+            return "it came from an archive and cannot be resumed: make a new backup"
         if self.is_newest and not self.is_pruned:
             return (
                 f"to save what is missing from the same scan: forebay backup --resume {run.number}"
@@ -69,27 +72,27 @@ class Attention:
 
 def datasets(settings: Settings) -> list[Dataset]:
     """Return all datasets."""
-    if not settings.state.ledger.exists():
+    if not settings.state.readable_ledger.exists():
         return []
-    with closing(Ledger(settings.state.ledger, read_only=True)) as ledger:
+    with closing(Ledger(settings.state.readable_ledger, read_only=True)) as ledger:
         return ledger.datasets()
 
 
 def hsm_policy(settings: Settings, name: str) -> HsmPolicy:
     """Return what becomes of a dataset's files that HSM has released."""
-    if not settings.state.ledger.exists():
+    if not settings.state.readable_ledger.exists():
         return HsmPolicy.SKIP
-    with closing(Ledger(settings.state.ledger, read_only=True)) as ledger:
+    with closing(Ledger(settings.state.readable_ledger, read_only=True)) as ledger:
         return ledger.hsm(name)
 
 
 def list_runs(settings: Settings, name: str | None = None) -> list[RunRecord]:
     """Return runs, newest first; UsageError for an unknown dataset."""
-    if not settings.state.ledger.exists():
+    if not settings.state.readable_ledger.exists():
         if name is not None:
             raise _unknown_dataset(name, [])
         return []
-    with closing(Ledger(settings.state.ledger, read_only=True)) as ledger:
+    with closing(Ledger(settings.state.readable_ledger, read_only=True)) as ledger:
         if name is not None and ledger.dataset(name) is None:
             raise _unknown_dataset(name, ledger.datasets())
         return _records(settings, ledger, ledger.runs(name))
@@ -142,7 +145,7 @@ def mount_points(settings: Settings, record: RunRecord) -> Iterator[bytes]:
     if not record.scan.mount_points or record.is_pruned:
         return
     store = SegmentStore(settings.state.segments(record.run.number))
-    with closing(Ledger(settings.state.ledger, read_only=True)) as ledger:
+    with closing(Ledger(settings.state.readable_ledger, read_only=True)) as ledger:
         after = 0
         while page := ledger.segments(record.run.number, after):
             after = page[-1].number
@@ -218,6 +221,7 @@ def _records(settings: Settings, ledger: Ledger, runs: list[Run]) -> list[RunRec
             tuple(ShardJobs(ledger).jobs(run.number)),
             is_newest=run.number == newest[run.dataset],
             is_pruned=not settings.state.run(run.number).exists(),
+            is_imported=ledger.is_imported(run.number),
         )
         for run in runs
     ]

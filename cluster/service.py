@@ -34,11 +34,13 @@ from actors.calls import (
     gone,
 )
 from actors.coordinator import CoordinatorActor
+from actors.logs import LogSpec
 from actors.service import MOVER_LABEL, PATIENCE_S, DatasetSpec, ServiceSpec, kill_named
 from bacula_bridge.coordinator import RunStatus
 from bacula_bridge.run_keeper import ServicePolicy
 from bacula_bridge.server import StreamProgress
 from cluster.preflight import NodeFacts, check_nodes, program_version
+from cluster.service_archive import Archiver
 from cluster.site_config import SiteConfig
 from cluster.sites import site_catalog, site_state
 from shards.errors import ForebayError
@@ -136,6 +138,7 @@ class Service:
         self._say = say
         text = f"{program_version()} {config.model_dump_json()}"
         self._digest = hashlib.sha256(text.encode()).hexdigest()[:12]
+        self._log = LogSpec(config.log.format, config.log.level)
         self._told: dict[str, str] = {}  # what was said last of an actor
 
     def start(self) -> None:
@@ -154,7 +157,9 @@ class Service:
 
         Raises ClusterForgotten: nothing can be looked after in that cluster any more.
         """
+        archiver = Archiver(self._config, self._say)
         while not stopping.wait(LOOK_PERIOD_S):
+            archiver.step()
             self._try("the coordinator", self._ensure_coordinator)
             for mover in self._config.mover:
                 self._try(
@@ -197,6 +202,7 @@ class Service:
             (config.state, *(config.runtime_of(mover.name) for mover in config.mover)),
             config.limits.walker_idle_s,
             self._digest,
+            self._log,
         )
 
     def _ensure_coordinator(self) -> None:
@@ -230,6 +236,7 @@ class Service:
                     config.limits.join_wait_s,
                     PATIENCE_S,
                     self._digest,
+                    self._log,
                 )
             )
         self._open(name, actor, whom)

@@ -313,20 +313,27 @@ def _sentence(error: object) -> str:
     return f"{key}: {message[:1].lower()}{message[1:]}{shown}"
 
 
-def read_secret(path: Path) -> str:
-    """Return a secret from a file that nobody but its owner and root may read."""
+def read_private(path: Path, bytes_max: int) -> bytes:
+    """Return what is in a file that nobody but its owner and root may read."""
     try:
         with path.open("rb") as file:
             status = os.fstat(file.fileno())
-            data = file.read(SECRET_BYTES_MAX + 1)
+            data = file.read(bytes_max + 1)
     except OSError as error:
         raise SecretUnsafe(str(path), f"it cannot be read: {error.strerror}") from error
     if not stat.S_ISREG(status.st_mode) or status.st_uid not in (0, os.geteuid()):
         raise SecretUnsafe(str(path), "it belongs to somebody else")
     if status.st_mode & 0o077:
         raise SecretUnsafe(str(path), f"its mode {stat.S_IMODE(status.st_mode):04o} lets others in")
-    text = data.decode("utf-8", "replace").strip()
-    if not text or len(data) > SECRET_BYTES_MAX or not text.isprintable():
+    if len(data) > bytes_max:
+        raise SecretUnsafe(str(path), f"it has more than {bytes_max} bytes")
+    return data
+
+
+def read_secret(path: Path) -> str:
+    """Return a secret of one line from such a file."""
+    text = read_private(path, SECRET_BYTES_MAX).decode("utf-8", "replace").strip()
+    if not text or not text.isprintable():
         raise SecretUnsafe(str(path), "it does not hold one line with a secret")
     return text
 

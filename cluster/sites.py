@@ -17,8 +17,8 @@ from shards.state import StateDirectory
 
 
 def site_state(config: SiteConfig) -> StateDirectory:
-    """The state directory that all movers see."""
-    return StateDirectory(config.state)
+    """The state directory that all movers see, with the ledger on the coordinator's own disk."""
+    return StateDirectory(config.state, config.coordinator.ledger)
 
 
 def site_catalog(config: SiteConfig) -> Catalog:
@@ -33,4 +33,5 @@ def site_director(config: SiteConfig) -> Director:
         argv = [str(config.bacula.bconsole), "-n", "-c", str(config.bacula.bconsole_config)]
         return console.run(argv, commands, home=Path("/"), timeout_s=timeout_s)
 
-    return Director(ask, site_catalog(config), storage=config.bacula.storage)
+    client = next(m.client for m in config.mover if m.name == config.coordinator_mover)
+    return Director(ask, site_catalog(config), client, config.bacula.storage)

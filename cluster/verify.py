@@ -240,7 +240,7 @@ class Verification:
         run = self._record.run
         self._display.say("comparing the manifest with what would be restored")
         feed = _ManifestFeed(SegmentStore(self._settings.state.segments(run.number)), run.shards)
-        with closing(Ledger(self._settings.state.ledger, read_only=True)) as ledger:
+        with closing(Ledger(self._settings.state.readable_ledger, read_only=True)) as ledger:
             scope = _scope(ledger, run)
             try:
                 pages = _segment_pages(ledger, run)

@@ -1,6 +1,7 @@
 """Files that are complete or not there.
 
-Covers: writing with a running CRC-32, flushing a file and its folder, comparing before use.
+Covers: writing with a running CRC-32, flushing a file and its folder, comparing before use; modes
+that let nobody else in.
 Does not cover: formats.
 """
 
@@ -12,6 +13,26 @@ from pathlib import Path
 from typing import BinaryIO
 
 _READ_BYTES = 1 << 20
+
+
+def open_private(path: str, flags: int) -> int:
+    """Open a file as open()'s opener; if it is made, only its owner may read it."""
+    return os.open(path, flags | os.O_CLOEXEC, 0o600)
+
+
+def create_private(path: Path) -> BinaryIO:
+    """Open a file for writing, made anew, for its owner alone."""
+    return os.fdopen(open_private(str(path), os.O_WRONLY | os.O_CREAT | os.O_TRUNC), "wb")
+
+
+def make_private_folder(path: Path) -> None:
+    """Make a folder and those above it, each for its owner alone."""
+    missing = []
+    while not path.exists():
+        missing.append(path)
+        path = path.parent
+    for folder in reversed(missing):
+        folder.mkdir(mode=0o700, exist_ok=True)
 
 
 def flush_directory(path: Path) -> None:

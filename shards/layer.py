@@ -18,6 +18,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from shards.files import open_private
 from shards.keys import is_directory_column, key_column, name_key
 from shards.schema import ReceiptStatus
 from shards.sorted_file import (
@@ -253,7 +254,7 @@ def _ranked_names(names: Sequence[tuple[bytes, bool, int]], jobid: int) -> pa.Re
 
 def _layer(ranked: Iterable[pa.RecordBatch], folder: Path) -> Iterator[pa.RecordBatch]:
     spool = folder / "saved"
-    with spool.open("wb") as stream:
+    with open(spool, "wb", opener=open_private) as stream:
         runs = external_sort(_noting_saved(ranked, stream), _RANKED_SCHEMA, folder, "names-")
     twice = _saved_twice(spool, folder)
     for rows in merge_sorted(runs):

@@ -12,27 +12,23 @@ import math
 import os
 import sqlite3
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
 from shards.changes import Position
 from shards.errors import ForebayError, UsageError
-from shards.files import flush_directory
 from shards.lease import Pacing, PendingDirectory
+from shards.ledger_files import complete_tables, make_empty, skip_runs
 from shards.ledger_schema import (
-    HSM_TABLE,
     LEDGER_VERSION,
-    PACING_TABLE,
-    SNAPSHOTS_TABLES,
-    TABLES,
     HsmPolicy,
     RunState,
 )
 from shards.segment import SegmentInfo
-from shards.state import StateDirectory
+from shards.state import LEDGER_COPY, StateDirectory
 from shards.throughput import THROUGHPUT_TABLES, lease_committed, lease_taken
 
 # A lease takes at most so many directories; the walker's row budget bounds its work.
@@ -197,19 +193,29 @@ def _unsigned(value: int) -> int:
 class Ledger:
     """The ledger, opened for writing by one process or for reading by any."""
 
-    def __init__(self, path: Path, *, read_only: bool = False) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        read_only: bool = False,
+        make: Callable[[Path], None] | None = None,
+    ) -> None:
+        """make is called, under the lock, when there is no ledger yet."""
         self.path = path
         self._lock: int | None = None
         if not read_only:
             self._lock = self._take_lock()
         try:
             if not read_only and not path.exists():
-                self._create()
+                if make is not None:
+                    make(path)
+                else:
+                    make_empty(path, StateDirectory(path.parent).runs)
             self._db = self._open(read_only)
         except sqlite3.Error as error:
             self._release_lock()
             raise LedgerDamaged(str(path), str(error)) from error
-        except LedgerDamaged:
+        except BaseException:
             self._release_lock()
             raise
 
@@ -227,28 +233,10 @@ class Ledger:
             os.close(self._lock)
             self._lock = None
 
-    def _create(self) -> None:
-        """Make an empty ledger under its name in one step: readers never see half of it."""
-        draft = self.path.with_name(f".{self.path.name}.new")
-        draft.unlink(missing_ok=True)
-        os.close(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
-        with closing(sqlite3.connect(draft, isolation_level=None)) as db:
-            db.executescript(
-                f"BEGIN; {TABLES} INSERT INTO meta VALUES ('version', '{LEDGER_VERSION}');"
-                f" INSERT INTO sqlite_sequence VALUES ('runs', {self._newest_known_run()}); COMMIT;"
-            )
-            db.execute("PRAGMA journal_mode = WAL")
-        os.rename(draft, self.path)
-        flush_directory(self.path.parent)
-
-    def _newest_known_run(self) -> int:
-        """Return the newest run of a ledger that was lost: its numbers are not used again."""
-        folder = StateDirectory(self.path.parent).runs
-        names = os.listdir(folder) if folder.is_dir() else []
-        return max((int(name) for name in names if name.isdecimal()), default=0)
-
     def _open(self, read_only: bool) -> sqlite3.Connection:
         mode = "ro" if read_only else "rwc"
+        if read_only and self.path.name == LEDGER_COPY:  # replaced as a whole, never written
+            mode += "&immutable=1"
         db = sqlite3.connect(
             f"{self.path.absolute().as_uri()}?mode={mode}",
             uri=True,
@@ -263,11 +251,27 @@ class Ledger:
         if row is None or row["value"] != str(LEDGER_VERSION):
             raise LedgerDamaged(str(self.path), "it has another version")
         if not read_only:
-            db.execute(PACING_TABLE)
-            db.execute(HSM_TABLE)
-            for table in (*SNAPSHOTS_TABLES, *THROUGHPUT_TABLES):
+            complete_tables(db)
+            for table in THROUGHPUT_TABLES:
                 db.execute(table)
         return db
+
+    @property
+    def identity(self) -> str:
+        """A random name that no other ledger has; its copies have it as well."""
+        row = self._first("SELECT value FROM meta WHERE key = 'identity'")
+        return row["value"] if row else ""
+
+    def skip_runs(self, newest: int) -> None:
+        """Let the next run have a number above this one."""
+        with self.transaction() as db:
+            skip_runs(db, newest)
+
+    def is_imported(self, run: int) -> bool:
+        """Tell whether a run came from an archive: it can be restored, not resumed."""
+        if not self.query("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'imported'"):
+            return False
+        return bool(self.query("SELECT 1 FROM imported WHERE run = ?", (run,)))
 
     def close(self) -> None:
         self._db.close()
@@ -307,8 +311,10 @@ class Ledger:
         """Give a starting actor the next epoch; what its predecessors held is lost to them."""
         with self.transaction() as db:
             db.execute(
-                "INSERT INTO roles VALUES (?, 1)"
-                " ON CONFLICT (role) DO UPDATE SET epoch = epoch + 1",
+                "WITH floor (epoch) AS (SELECT COALESCE(MAX(CAST(value AS INTEGER)), 0) FROM meta"
+                " WHERE key = 'epoch_floor')"
+                " INSERT INTO roles SELECT ?, floor.epoch + 1 FROM floor WHERE true"
+                " ON CONFLICT (role) DO UPDATE SET epoch = MAX(roles.epoch + 1, excluded.epoch)",
                 (role,),
             )
             epoch: int = db.execute("SELECT epoch FROM roles WHERE role = ?", (role,)).fetchone()[0]
@@ -456,6 +462,8 @@ class Ledger:
             )
         if run.state not in (RunState.INCOMPLETE, RunState.FAILED):
             raise NotResumable(number, f"it is {run.state.value}")
+        if self.is_imported(number):
+            raise NotResumable(number, "it came from an archive; make a new backup instead")
         with self.transaction() as db:
             db.execute(
                 "UPDATE runs SET state = 'open', ended = NULL, reason = NULL WHERE number = ?",

@@ -164,6 +164,12 @@ CREATE TABLE IF NOT EXISTS hsm (     -- of the datasets that were given one
     policy TEXT NOT NULL             -- of files that HSM has released: skip, stub or recall
 ) STRICT
 """
+IMPORTED_TABLE = """
+CREATE TABLE IF NOT EXISTS imported (  -- runs from an archive; it lacks what was pending
+    run INTEGER PRIMARY KEY REFERENCES runs (number),
+    time REAL NOT NULL
+) STRICT
+"""
 SNAPSHOTS_TABLES = (
     """
 CREATE TABLE IF NOT EXISTS snapshots_wanted (

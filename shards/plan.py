@@ -74,7 +74,7 @@ def make_plan(
     """
     unlisted = _Unlisted()
     scratch = folder / "scratch"
-    scratch.mkdir()
+    scratch.mkdir(mode=0o700)
     tree = external_sort(_keyed(manifest, unlisted, tick), _KEYED_SCHEMA, scratch, "tree")
     comparison = _Comparison(tree, bases, currents, unlisted.keys)
     writer = _PlanWriter(manifest, folder)

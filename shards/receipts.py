@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 
 from shards.errors import ForebayError
-from shards.files import ChecksumWriter, file_checksum, flush_directory
+from shards.files import ChecksumWriter, create_private, file_checksum, flush_directory
 from shards.schema import RECEIPT_SCHEMA, WARNING_STATUSES, ReceiptStatus
 from shards.shard_jobs import ReceiptsInfo, StreamSummary
 from shards.throughput import Series
@@ -47,7 +47,7 @@ class ReceiptsWriter:
         self._folder = folder
         self._name = receipts_name(shard, jobid)
         self._partial = folder / f"{self._name}.partial"
-        self._stream = ChecksumWriter(self._partial.open("wb"))
+        self._stream = ChecksumWriter(create_private(self._partial))
         self._writer = pa.ipc.new_stream(self._stream, RECEIPT_SCHEMA)
         self._counts = np.zeros(len(ReceiptStatus) + 1, dtype=np.int64)
         self._directories = 0

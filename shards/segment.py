@@ -14,7 +14,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from shards.errors import ForebayError
-from shards.files import ChecksumWriter, file_checksum, flush_directory
+from shards.files import ChecksumWriter, file_checksum, flush_directory, open_private
 from shards.measures import Durations
 from shards.schema import INODE_SCHEMA, SCHEMA_VERSION, RowClass
 
@@ -81,7 +81,7 @@ def write_segment(
         }
     )
     batch = batch.replace_schema_metadata(schema.metadata)
-    with (folder / name).open("xb") as stream:
+    with open(folder / name, "xb", opener=open_private) as stream:
         writer = ChecksumWriter(stream)
         with pa.ipc.new_file(writer, schema) as file:
             start = 0

@@ -22,6 +22,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from shards.errors import ForebayError
+from shards.files import make_private_folder
 from shards.keys import subtree_bounds
 from shards.layer import (
     INODES_SCHEMA,
@@ -263,7 +264,7 @@ class ViewStore:
     def _scratch(self, path: Path) -> Iterator[Path]:
         """Give a folder for temporary files beside a file that is to be made."""
         try:
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_private_folder(path.parent)
             with tempfile.TemporaryDirectory(".partial", f"{path.name}.", path.parent) as folder:
                 yield Path(folder)
         except OSError as error:

@@ -25,6 +25,7 @@ from shards.ledger_schema import HsmPolicy
 
 if TYPE_CHECKING:
     from cluster.records import RunRecord
+    from cluster.settings import Settings
 
 WARNINGS_SHOWN = 20
 EXIT_WARNINGS = 3
@@ -76,28 +77,46 @@ def backup(
             show_default=False,
         ),
     ] = None,
+    mover: Annotated[
+        str | None,
+        typer.Option(
+            "--mover",
+            help="At a site: let this data mover read, not each shard's own. Bacula builds on jobs"
+            " of one client: the next backup of those shards by their own has to be a full one.",
+        ),
+    ] = None,
     json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Back DIR up through N concurrent Bacula jobs.
+    """Back DIR up through N concurrent Bacula jobs; at a site DIR may be a dataset's name.
 
     The number of shards, the threads, the latency target and what becomes of files that HSM has
     released are remembered with the dataset.
     """
-    from cluster.ray_token import prepare_private_ray
-
-    prepare_private_ray()
-    from cluster.backup import LEVEL_DEFAULT, back_up, plan, plan_resume
-    from cluster.progress import backup_display
     from cluster.settings import Settings
 
     settings = Settings.from_environment()
     if (directory is None) == (resume is None):
         raise UsageError("say what to back up: DIR, or --resume RUN to go on with a run")
     pacing = parse_pacing(threads, latency_target)
-    if directory is None or resume is not None:
-        if any(option is not None for option in (name, shards, level, pacing, hsm, snapshot)):
-            raise UsageError("--resume goes on as the run began: leave the other options out")
+    fixed = (name, shards, pacing, hsm, snapshot)
+    if resume is not None and any(option is not None for option in (*fixed, level)):
+        raise UsageError("--resume goes on as the run began: leave the other options out")
+    if settings.site is not None:
+        if any(option is not None for option in fixed):
+            raise UsageError("a site's datasets are as its configuration says: change them there")
+        record = _at_site(settings, directory, level, resume, mover, quiet)
+        _print(record, json)
+        raise typer.Exit(exit_code(record))
+    if mover is not None:
+        raise UsageError("--mover is for a site: name its configuration in FOREBAY_CONFIG")
+    from cluster.ray_token import prepare_private_ray
+
+    prepare_private_ray()
+    from cluster.backup import LEVEL_DEFAULT, back_up, plan, plan_resume
+    from cluster.progress import backup_display
+
+    if directory is None:
         request = plan_resume(settings, resume or 0)
     else:
         request = plan(
@@ -106,13 +125,44 @@ def backup(
     # Ray's own messages go to standard output, which is for data.
     with contextlib.redirect_stdout(sys.stderr), backup_display(quiet=quiet) as display:
         record = back_up(settings, request, display)
+    _print(record, json)
+    raise typer.Exit(exit_code(record))
+
+
+def _at_site(
+    settings: Settings,
+    directory: Path | None,
+    level: str | None,
+    resume: int | None,
+    mover: str | None,
+    quiet: bool,
+) -> RunRecord:
+    """Run a dataset's jobs at a site, or those that a run lacks."""
+    from cluster.progress import backup_display
+    from cluster.site_ray import connected
+
+    assert settings.site is not None
+    connected(settings.site)
+    from cluster.backup import LEVEL_DEFAULT, LEVELS, LevelUnknown
+    from cluster.site_backup import back_up, request, resume_request
+
+    if (level or LEVEL_DEFAULT) not in LEVELS:
+        raise LevelUnknown(level)
+    if resume is not None:
+        wanted = resume_request(settings, settings.site, resume, mover)
+    else:
+        wanted = request(settings.site, str(directory), LEVELS[level or LEVEL_DEFAULT], mover)
+    with contextlib.redirect_stdout(sys.stderr), backup_display(quiet=quiet) as display:
+        return back_up(settings, wanted, display)
+
+
+def _print(record: RunRecord, json: bool) -> None:
     if json:
         from cluster.records import run_json
 
         print_json(run_json(record))
     else:
         _tell(record)
-    raise typer.Exit(exit_code(record))
 
 
 def exit_code(record: RunRecord) -> int:
@@ -184,8 +234,9 @@ def _tell_where(record: RunRecord) -> None:
     from cluster.settings import Settings
 
     settings = Settings.from_environment()
-    volumes = settings.lab / "volumes"
     command = restore_command(restore_jobids(settings, record), "DIR")
-    print(f"it is on Bacula volumes in {volumes}")
     print(f"to restore it: forebay restore {record.run.number} --to DIR")
+    if settings.site is not None:
+        return
+    print(f"it is on Bacula volumes in {settings.lab / 'volumes'}")
     print(f"or with Bacula alone, in `forebay lab up` and `forebay lab console`: {command}")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cluster.commands.site import ConfigOption, connected, site_config
+from cluster.commands.site import ConfigOption, site_config
 from cluster.output import JsonOption, plural, print_json, show_size, show_time
 
 if TYPE_CHECKING:
@@ -39,6 +39,8 @@ def serve(
     What runs already is left alone, or replaced if the program or the configuration changed. The
     service outlives this command: `forebay stop` ends it.
     """
+    from cluster.site_ray import connected
+
     site = site_config(config)
     connected(site)
     from cluster.preflight import check_nodes
@@ -70,6 +72,8 @@ def stop(
     ] = STOP_WAIT_S,
 ) -> None:
     """End the service: after its open runs, while no new one begins, unless it is to be now."""
+    from cluster.site_ray import connected
+
     site = site_config(config)
     connected(site)
     from cluster.service import stop as stop_service
@@ -79,6 +83,8 @@ def stop(
 
 def status(config: ConfigOption = None, json: JsonOption = False) -> None:
     """Show the service: its open runs, what each data mover streams."""
+    from cluster.site_ray import connected
+
     site = site_config(config)
     connected(site)
     from cluster.service import bridges, open_runs

@@ -39,15 +39,3 @@ def site_config(config: Path | None) -> SiteConfig:
     if path is None:
         raise NoConfiguration(str(DEFAULT_PATH))
     return load(path)
-
-
-def connected(config: SiteConfig) -> None:
-    """Become a driver of the site's Ray cluster; before this, Ray must not be imported."""
-    from cluster.ray_token import prepare_site_ray
-    from cluster.site_config import read_secret
-
-    token = config.ray.token_file
-    prepare_site_ray(read_secret(token) if token is not None else None)
-    from cluster.service import connect
-
-    connect(config)

@@ -29,7 +29,7 @@ from shards.lease import PendingDirectory
 PIN = b"ceph.dir.pin"  # the rank; -1: as the directory above
 _PIN_FORM = re.compile(rb"-1|[0-9]{1,3}")
 _NO_PIN = frozenset({errno.ENODATA, errno.EOPNOTSUPP})
-_LOG = logging.getLogger(__name__)
+_LOG = logging.getLogger("forebay.walker")
 
 
 class _LibraryWalk(NativeWalk):

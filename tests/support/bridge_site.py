@@ -102,8 +102,9 @@ class Site:
         service=None,
         join_wait_s=JOIN_WAIT_S,
         socket="b.sock",
+        ledger_folder=None,
     ):
-        self.state = StateDirectory(folder / "state")
+        self.state = StateDirectory(folder / "state", ledger_folder)
         self.catalog = FakeCatalog()
         self.coordinator = Coordinator(self.state, self.catalog, changes, service=service)
         self.shards = shards

@@ -142,6 +142,8 @@ catalog = "{self.lab.catalog}"
 bconsole = "{self.bconsole}"
 bconsole_config = "{self.lab.base}/conf/bconsole.conf"
 messages = "forebay"
+[archive]
+url = "file://{self.base}/archive"
 [limits]
 run_idle_s = {about.get("run_idle_s", 10)}
 {movers}

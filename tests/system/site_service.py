@@ -10,7 +10,6 @@ import os
 import re
 import secrets
 import shutil
-import signal
 import sqlite3
 import subprocess
 import sys
@@ -25,6 +24,7 @@ from bacula_bridge.render import dataset_config, job_name
 from cluster.records import RunRecord, list_runs
 from cluster.settings import Settings
 from cluster.site_config import load
+from tests.support.open_gate import OpenGate
 from tests.support.ray_nodes import RayNodes
 from tests.support.site_lab import SiteLab
 
@@ -32,8 +32,8 @@ MOVERS = ["m1", "m2", "m3"]
 SHARDS = 6
 WAIT_S = 120.0
 COMMAND_S = 180.0
-BIG_FILES = 24
-BIG_BYTES = 16 << 20  # long enough to be met in the middle
+BIG_FILES = 48  # all shards have some
+BIG_BYTES = 1 << 20
 FOREBAY = Path(sys.executable).with_name("forebay")
 
 
@@ -197,15 +197,12 @@ class SiteService:
             return sorted(shard for (shard,) in rows)
 
     @contextmanager
-    def held(self, mover: str) -> Iterator[None]:
-        """Stop a mover's File Daemon as soon as its first shard streams, for the block."""
-        pid = self.lab.daemons[mover].pid
-        try:
-            await_true(lambda: MOVERS.index(mover) in self.streaming(), poll_s=0.01)
-            os.kill(pid, signal.SIGSTOP)
-            yield
-        finally:
-            os.kill(pid, signal.SIGCONT)
+    def held(self, level: str = "Full") -> Iterator[list[int]]:
+        """Run jobs, and hold all streams in their middle by files that cannot be opened."""
+        with OpenGate(self.root.glob("big*")) as gate:
+            jobids = self.run_jobs(level)
+            await_true(lambda: len(self.streaming()) == SHARDS and gate.waiting > 0, self.status)
+            yield jobids
 
     def actor_pid(self, kind: str) -> int:
         (pid,) = self.actor_pids(kind)

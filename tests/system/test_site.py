@@ -5,6 +5,7 @@ ended, a mover lost, in the middle of a run; stopping.
 Does not cover: Bacula's rendered configuration (test_bacula_config), several machines.
 """
 
+import json
 import os
 import signal
 
@@ -32,12 +33,18 @@ def check_restored(site, record, place):
     assert not compare_trees(site.root, f"{place}{site.root}")
 
 
+def archived(site):
+    listed = json.loads(site.forebay("state", "list", "--json").stdout)
+    return {run["run"] for run in listed["runs"] if run["archived_bytes"]}
+
+
 def test_jobs_that_nobody_announced_make_runs_and_restore(site, tmp_path):
     with site.serving():
         full = site.backup("Full")
         (site.root / "d0" / "f0").unlink()
         (site.root / "new").write_text("new")
         incremental = site.backup("Incremental")
+        await_true(lambda: archived(site) == {1, 2})
     for record, level in ((full, "full"), (incremental, "incremental")):
         assert (record.run.level, record.run.state.value) == (level, "complete")
     assert sum(job.summary.files for job in incremental.jobs) == 1
@@ -55,9 +62,7 @@ def test_a_second_service_is_the_first_one(site):
 
 def test_a_run_outlives_its_coordinator(site, tmp_path):
     with site.serving():
-        jobids = site.run_jobs("Full")
-        with site.held("m3"):
-            assert 2 in site.streaming()
+        with site.held() as jobids:
             os.kill(site.actor_pid("CoordinatorActor"), signal.SIGKILL)
         rows = site.ended(jobids)
         assert {row.outcome for row in rows} == {"T"}, "\n".join(map(site.log, jobids))
@@ -69,9 +74,7 @@ def test_a_run_outlives_its_coordinator(site, tmp_path):
 
 def test_a_mover_that_is_lost_fails_its_shards_and_another_one_saves_them(site, tmp_path):
     with site.serving():
-        jobids = site.run_jobs("Full")
-        with site.held("m3"):
-            assert 2 in site.streaming()
+        with site.held() as jobids:
             site.nodes.ask("kill", "m3")
             await_true(lambda: len(site.actor_pids("BridgeActor")) == 2)
         rows = site.ended(jobids)
@@ -87,18 +90,36 @@ def test_a_mover_that_is_lost_fails_its_shards_and_another_one_saves_them(site, 
     check_restored(site, record, tmp_path / "back")
 
 
-def test_a_shard_that_nobody_saves_leaves_the_run_incomplete(site):
+def test_forebay_backup_runs_the_same_jobs(site):
+    with site.serving():
+        done = json.loads(site.forebay("backup", "data", "--level", "full", "--json").stdout)
+        assert (done["state"], len(done["jobs"])) == ("complete", SHARDS)
+        assert site.runs()[0].run.number == done["run"]
+        assert "there are: data" in site.forebay("backup", "other", code=2).stderr
+        refused = site.forebay("backup", site.root, "--shards", "2", code=2)
+        assert "change them there" in refused.stderr
+        screen = json.loads(site.forebay("top", "--json").stdout)
+    assert {row["dataset"] for row in screen["datasets"]} == {"data"}
+
+
+def test_a_shard_that_nobody_saves_leaves_a_run_that_another_mover_can_end(site):
     with site.serving():
         site.ended(site.run_jobs("Full", [0, 1]))
         record = site.closed()
-    assert record.run.state.value == "incomplete"
-    assert "shard 2: no job saved it" in record.run.reason
+        assert record.run.state.value == "incomplete"
+        assert "shard 2: no job saved it" in record.run.reason
+        resumed = ["backup", "--resume", record.run.number, "--mover", "m2", "--json"]
+        done = json.loads(site.forebay(*resumed).stdout)
+    assert (done["run"], done["state"]) == (record.run.number, "complete")
+    jobs = {job["shard"]: job["jobid"] for job in done["jobs"]}
+    rows = site.catalog.jobs(jobs.values())
+    clients = [rows[jobs[shard]].client_id for shard in range(SHARDS)]
+    assert set(clients[1:]) == {clients[1]} != {clients[0]}
 
 
 def test_stop_waits_for_open_runs(site):
     with site.serving():
-        jobids = site.run_jobs("Full")
-        with site.held("m3"):
+        with site.held() as jobids:
             done = site.forebay("stop", "--wait", "1", code=1)
             assert "is still open after 1 s" in done.stderr
         assert {row.outcome for row in site.ended(jobids)} == {"T"}

@@ -79,8 +79,7 @@ def check_complete(site, jobids, tmp_path):
 def test_a_run_outlives_the_gcs_if_that_has_a_storage(site, tmp_path):
     with site.serving() as serve:
         before = site.actor_pid("CoordinatorActor")
-        jobids = site.run_jobs("Full")
-        with site.held("m3"):
+        with site.held() as jobids:
             site.nodes.ask("kill-gcs")
             site.nodes.ask("start-gcs")
             (run,) = site.status()["runs"]
@@ -91,13 +90,11 @@ def test_a_run_outlives_the_gcs_if_that_has_a_storage(site, tmp_path):
 
 
 def test_serve_that_is_killed_takes_nothing_with_it(site, tmp_path):
-    jobids = []
     before = site.actor_pid("CoordinatorActor")
     serve = subprocess.Popen([FOREBAY, "serve"], env=site.environment, stderr=subprocess.PIPE)
     try:
-        assert b"serving" in serve.stderr.readline()
-        jobids = site.run_jobs("Full")
-        with site.held("m3"):
+        await_true(lambda: b"serving" in serve.stderr.readline())
+        with site.held() as jobids:
             serve.kill()
             serve.wait()
             with site.serving():
@@ -112,8 +109,7 @@ def test_the_jobs_of_a_bridge_that_is_killed_fail_and_their_shards_are_saved_by_
     site, tmp_path
 ):
     with site.serving():
-        jobids = site.run_jobs("Full")
-        with site.held("m3"):
+        with site.held() as jobids:
             before = bridge_pid(site, "m3")
             os.kill(before, signal.SIGKILL)
         rows = site.ended(jobids)
@@ -140,11 +136,9 @@ def test_the_lease_of_a_walker_that_is_killed_is_walked_again(site, tmp_path):
 
 def test_a_catalog_that_cannot_be_read_keeps_a_run_open(site, tmp_path):
     with site.serving():
-        jobids = site.run_jobs("Full")
-        with site.held("m3"):
-            await_true(lambda: set(site.streaming()) <= {2, 5})
+        with site.held() as jobids:
             site.catalog_link.unlink()
-        await_true(lambda: 2 not in site.streaming())  # and shard 5 may be asking for its place
+        await_true(lambda: not site.streaming())
         for _ in range(LOOKS):
             assert [run["shards"] for run in site.status()["runs"]] == [SHARDS]
         site.catalog_link.symlink_to(site.lab.lab.catalog)

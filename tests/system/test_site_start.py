@@ -244,6 +244,15 @@ def test_two_nodes_with_one_label_are_refused(site):
         await_true(lambda: site.run("serve", "--check").returncode == 0)
 
 
+def test_two_services_for_one_state_directory_are_refused(site, tmp_path):
+    site.forebay("serve", "--detach")
+    config = changed(site, tmp_path, f"{site.base}/ledger", tmp_path / "ledger")
+    said = refused(site, config, "serve")
+    assert f"state directory {site.base}/state belongs to the run ledger" in said
+    assert not (tmp_path / "ledger" / "ledger.sqlite").exists()
+    site.forebay("serve", "--detach")
+
+
 # A GCS without a storage: last, for nothing works afterwards
 
 

@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from cluster.logs import LINE_CHARACTERS_MAX, LogFormatUnknown, LogLevelUnknown, set_up
+from actors.logs import LINE_CHARACTERS_MAX, LogFormatUnknown, LogLevelUnknown, set_up
 
 FIELDS = {"run": 7, "dataset": "home", "shard": 2, "jobid": 4711}
 

@@ -245,7 +245,7 @@ def test_what_was_committed_is_there_after_reopening(tmp_path):
 
 def test_a_ledger_appears_whole(tmp_path, monkeypatch):
     """Killed while it is made, nothing is there under its name."""
-    monkeypatch.setattr("shards.ledger.TABLES", "CREATE TABLE meta (x); syntax error;")
+    monkeypatch.setattr("shards.ledger_files.TABLES", "CREATE TABLE meta (x); syntax error;")
     with pytest.raises(LedgerDamaged, match="syntax"):
         Ledger(tmp_path / "l")
     assert not (tmp_path / "l").exists()

@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import IO, Any
 
@@ -24,6 +25,14 @@ FORMATS = (TEXT, JSON)
 LEVELS = ("debug", "info", "warning", "error")
 FIELDS = ("run", "dataset", "shard", "jobid")
 LINE_CHARACTERS_MAX = 4_000  # of a sentence; journals cut lines, and names may be long
+
+
+@dataclass(frozen=True, slots=True)
+class LogSpec:
+    """How an actor logs."""
+
+    format: str = TEXT
+    level: str = "info"
 
 
 class LogFormatUnknown(UsageError):

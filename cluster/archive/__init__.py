@@ -1,0 +1,1 @@
+"""Archives of runs at any fsspec URL (docs/formats/archive.md)."""
