@@ -226,15 +226,11 @@ def test_a_job_waits_while_the_catalog_cannot_be_read(site, monkeypatch):
     def away(*_):
         raise CatalogUnavailable("bacula.db", "it is away")
 
+    joined(site, hello(2, shard=1))
     with monkeypatch.context() as patched:
         patched.setattr(site.coordinator._finder, "find", away)
         with pytest.raises(JoinLater, match="it is away"):
-            while True:  # the run is being opened at first
-                try:
-                    site.coordinator.join(hello(1))
-                except JoinLater as error:
-                    if "is being opened" not in str(error):
-                        raise
+            site.coordinator.join(hello(1))
     assert joined(site, hello(1))
 
 
@@ -324,7 +320,7 @@ def test_a_hook_says_why_its_submission_failed(monkeypatch, tmp_path):
     server.jobs[name]["status"] = "FAILED"
     monkeypatch.setattr(hook, "LOOK_PERIOD_S", 0.0)
     monkeypatch.setattr(hook, "START_POLL_S", 0.0)
-    with pytest.raises(hook.HookFailed, match="forebay-serve-1.*: forebay: what was wrong"):
+    with pytest.raises(hook.HookFailed, match=r"serve-1\): forebay: what was wrong"):
         hook._await(str(tmp_path / "none.sock"), b"", {}, name)
 
 
