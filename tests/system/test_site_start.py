@@ -193,7 +193,8 @@ def refused(site, config, *command, code=1):
 
 def ours(text):
     """Our own sentences; Ray's library writes some of its own."""
-    return [line for line in text.splitlines() if not line.startswith("[")]
+    assert "Traceback" not in text, text
+    return [line for line in text.splitlines() if line.startswith("forebay: ")]
 
 
 @pytest.mark.parametrize("command", ["serve", "status", "stop"])
@@ -246,11 +247,12 @@ def test_two_nodes_with_one_label_are_refused(site):
 
 def test_two_services_for_one_state_directory_are_refused(site, tmp_path):
     site.forebay("serve", "--detach")
+    before = site.actor_pid("CoordinatorActor")
     config = changed(site, tmp_path, site.settings.state.ledger.parent, tmp_path / "ledger")
     said = refused(site, config, "serve")
     assert f"state directory {site.base}/state belongs to the run ledger" in said
     assert not (tmp_path / "ledger" / "ledger.sqlite").exists()
-    site.forebay("serve", "--detach")
+    assert site.actor_pid("CoordinatorActor") == before
 
 
 # A GCS without a storage: last, for nothing works afterwards
