@@ -194,13 +194,13 @@ Pool {{
 def restore_job_config(where: str, targets: Targets | None = None, name: str = RESTORE_JOB) -> str:
     """Return the Job that all restores run as, several at once, with a bootstrap file or not."""
     use = targets or Targets()
-    empty = _file_set("forebay-none", "    File = /nonexistent\n")
+    empty = _file_set(name, "    File = /nonexistent\n")
     return f"""\
 {empty}
 Job {{
   Name = {quote(name)}
   Type = Restore
-  FileSet = "forebay-none"
+  FileSet = {quote(name)}
   Client = {quote(use.client)}
   Storage = {quote(use.storage)}
   Pool = {quote(use.pool)}

@@ -32,6 +32,7 @@ from shards.errors import ForebayError
 
 OBJECT_STORE_BYTES = 100 << 20  # control messages only; Ray refuses less than 75 MiB
 STOP_TIMEOUT_S = 15.0
+RAY_FOLDERS = ("ray", "ray2")  # a busy machine may be too slow for Ray at first
 WALKER_RESTARTS_MAX = 5
 
 
@@ -48,6 +49,15 @@ class RayNotStarted(ForebayError):
     """The local Ray did not come up."""
 
     template = "Ray did not start on this machine: {0}; `forebay doctor` tells what is missing"
+
+
+class RayTooSlow(RayNotStarted):
+    """The local Ray was not up in the time that it gives itself."""
+
+    template = (
+        "Ray did not come up in time on this machine: {0}; run it again when the machine is less"
+        " busy"
+    )
 
 
 class _Interruption:
@@ -146,8 +156,16 @@ class EmbeddedCluster:
 
     def _start_ray(self) -> None:
         assert os.environ.get("RAY_AUTH_MODE") == "token", "prepare_private_ray() was not called"
-        folder = self._settings.make_runtime() / "ray"
-        shutil.rmtree(folder, ignore_errors=True)  # of a command that was killed
+        self._settings.make_runtime()
+        self._remove_ray()  # of a command that was killed
+        try:
+            self._init_ray(RAY_FOLDERS[0])
+        except RayTooSlow:
+            ray.shutdown()  # what came up so far ends with this process
+            self._init_ray(RAY_FOLDERS[1])
+        self._interruption.install()
+
+    def _init_ray(self, folder: str) -> None:
         try:
             ray.init(
                 address="local",
@@ -157,11 +175,14 @@ class EmbeddedCluster:
                 object_store_memory=OBJECT_STORE_BYTES,
                 log_to_driver=False,
                 logging_level="ERROR",
-                _temp_dir=str(folder),
+                _temp_dir=str(self._settings.runtime / folder),
             )
         except (RayError, OSError, ValueError, ConnectionError, RuntimeError) as error:
             raise RayNotStarted(str(error).splitlines()[0] if str(error) else error) from error
-        self._interruption.install()
+        except Exception as error:
+            if type(error) is not Exception:
+                raise
+            raise RayTooSlow(str(error).splitlines()[0]) from error  # Ray has no class for it
 
     def _start_actors(self) -> None:
         settings = self._settings
@@ -227,9 +248,13 @@ class EmbeddedCluster:
         self._remove_runtime()
         os.close(self._lock)
 
+    def _remove_ray(self) -> None:
+        for folder in RAY_FOLDERS:
+            shutil.rmtree(self._settings.runtime / folder, ignore_errors=True)
+
     def _remove_runtime(self) -> None:
         """Remove what is ours, and the folder if nothing else is in it."""
-        shutil.rmtree(self._settings.runtime / "ray", ignore_errors=True)
+        self._remove_ray()
         self._settings.socket.unlink(missing_ok=True)
         with contextlib.suppress(OSError):
             self._settings.runtime.rmdir()

@@ -73,9 +73,19 @@ def free_port() -> int:
 
 def main() -> None:
     """Have the cluster until standard input ends."""
+    movers = sys.argv[1:]
+    # A busy machine may be too slow for Ray at first.
+    try:
+        serve(movers)
+    except Exception as error:
+        if type(error) is not Exception:
+            raise
+        serve(movers)
+
+
+def serve(movers: list[str]) -> None:
     from ray.cluster_utils import Cluster
 
-    movers = sys.argv[1:]
     dashboard = free_port()
     common = {"object_store_memory": OBJECT_STORE_BYTES, "num_cpus": 2}
     cluster = Cluster(

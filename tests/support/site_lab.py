@@ -111,6 +111,11 @@ Client {{
         """Let the Director include these resources."""
         self.lab._set_jobs("jobs", name, text)
 
+    def include(self, path: Path) -> None:
+        """Let the Director include a file of rendered resources, as its administrator would."""
+        text = f"@{quote(str(path))}\n"
+        self.set_resources("included", text)
+
     @property
     def bconsole(self) -> Path:
         """A program that stands for an installed bconsole."""

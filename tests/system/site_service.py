@@ -49,7 +49,11 @@ def await_true(
 class SiteService:
     """The site; close() ends all of it."""
 
-    def __init__(self, **environment: str) -> None:
+    def __init__(
+        self, movers: list[str] = MOVERS, with_jobs: bool = True, **environment: str
+    ) -> None:
+        """with_jobs: the Director has the dataset's jobs, without hooks, and there is a file."""
+        self.movers = movers
         # Unix sockets have room for 107 bytes: pytest's own folders are too deep.
         self.base = Path(tempfile.mkdtemp(prefix="fbs-"))
         self.root = self.base / "tree"
@@ -61,11 +65,12 @@ class SiteService:
         self.config = self.base / "forebay.toml"
         self._serving: subprocess.Popen | None = None
         self.lab: SiteLab | None = None
-        self.nodes = RayNodes(self.base, self.token, MOVERS, **environment)
+        self.nodes = RayNodes(self.base, self.token, movers, **environment)
         try:
-            self.lab = SiteLab(self.base / "site", MOVERS, SHARDS + 2)
-            self.write_config()
-            self.lab.set_resources("data", self._jobs())
+            self.lab = SiteLab(self.base / "site", movers, SHARDS + 2)
+            if with_jobs:
+                self.write_config()
+                self.lab.set_resources("data", self._jobs())
         except BaseException:
             self.close()
             raise

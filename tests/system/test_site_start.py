@@ -8,6 +8,7 @@ Does not cover: faults in the middle of runs (test_site_faults), the rendered re
 
 import json
 import os
+import re
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -243,6 +244,24 @@ def test_two_nodes_with_one_label_are_refused(site):
     finally:
         site.nodes.ask("kill", "again")
         await_true(lambda: site.run("serve", "--check").returncode == 0)
+
+
+@pytest.mark.parametrize(
+    ("directive", "wrong"),
+    [("DIRport", "DIRport = 1"), ("Password", 'Password = "of another Director"')],
+)
+def test_a_director_that_is_down_or_another_one_is_named(site, tmp_path, directive, wrong):
+    real = site.lab.lab.base / "conf" / "bconsole.conf"
+    text, found = re.subn(rf"(?mi)^(\s*){directive}\s*=.*$", rf"\g<1>{wrong}", real.read_text())
+    assert found == 1, real.read_text()
+    other = tmp_path / "bconsole.conf"
+    other.write_text(text)
+    other.chmod(0o600)
+    site.forebay("serve", "--detach")
+    runs = len(site.runs())
+    said = refused(site, changed(site, tmp_path, real, other), "backup", "data")
+    assert "bconsole could not reach the Director: " in said
+    assert len(site.runs()) == runs
 
 
 def test_two_services_for_one_state_directory_are_refused(site, tmp_path):
