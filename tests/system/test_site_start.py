@@ -259,8 +259,16 @@ def test_a_director_that_is_down_or_another_one_is_named(site, tmp_path, directi
     other.chmod(0o600)
     site.forebay("serve", "--detach")
     runs = len(site.runs())
-    said = refused(site, changed(site, tmp_path, real, other), "backup", "data")
-    assert "bconsole could not reach the Director: " in said
+    done = subprocess.run(
+        [FOREBAY, "backup", "data"],
+        env={**site.environment, "FOREBAY_CONFIG": str(changed(site, tmp_path, real, other))},
+        capture_output=True,
+        text=True,
+        timeout=COMMAND_S,
+        check=False,
+    )
+    assert done.returncode == 1, done
+    assert "bconsole could not reach the Director: " in ours(done.stderr)[-1]
     assert len(site.runs()) == runs
 
 
