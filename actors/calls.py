@@ -19,6 +19,7 @@ NAMESPACE = "forebay"
 COORDINATOR = "coordinator"
 CALL_TIMEOUT_S = 120.0
 RETRY_S = 0.5
+_FORGOTTEN = "WrongClusterID"  # what Ray's clients are told by a GCS that began anew
 
 Answer = TypeVar("Answer")
 
@@ -29,10 +30,28 @@ class ActorGone(ForebayError):
     template = "{0} did not answer: {1}; look at the Ray logs of this run"
 
 
+class ClusterForgotten(ActorGone):
+    """Ray's GCS was restarted and has forgotten the cluster: (what was asked)."""
+
+    template = (
+        "{0} cannot be found: Ray's GCS was restarted and knows nothing of its nodes and actors any"
+        " more; restart Ray on all nodes, then `forebay serve`: open runs go on, and jobs that fail"
+        " meanwhile can be run again"
+    )
+
+
 class ActorStarting(ForebayError):
     """An actor was restarted and has not opened what it works on; whoever asked asks again."""
 
     template = "{0} is being started; ask again in a moment"
+
+
+def gone(whom: str, error: Exception) -> ActorGone:
+    """Return what Ray's error means for whoever asked."""
+    text = str(error).strip() or type(error).__name__
+    if _FORGOTTEN in text:
+        return ClusterForgotten(whom)
+    return ActorGone(whom, text.splitlines()[0])
 
 
 def answer(reference: ray.ObjectRef[Answer], whom: str, wait_s: float = 0.0) -> Answer:
@@ -46,7 +65,7 @@ def answer(reference: ray.ObjectRef[Answer], whom: str, wait_s: float = 0.0) -> 
     except GetTimeoutError as error:
         raise ActorGone(whom, f"nothing came within {CALL_TIMEOUT_S + wait_s:.0f} s") from error
     except RayError as error:
-        raise ActorGone(whom, str(error).splitlines()[0]) from error
+        raise gone(whom, error) from error
 
 
 class NamedActor:
@@ -83,6 +102,5 @@ class NamedActor:
             try:
                 self._handle = ray.get_actor(self._name, namespace=NAMESPACE)
             except (ValueError, RayError) as error:
-                reason = (str(error).splitlines() or ["nobody has its name"])[0]
-                raise ActorGone(self._whom, reason) from error
+                raise gone(self._whom, error) from error
         return self._handle

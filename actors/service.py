@@ -88,14 +88,15 @@ class WalkerPool:
         self._check()
         for target in needed:
             if target not in self._walkers:
-                self._start(target)
+                with contextlib.suppress(RayError):  # of a GCS that is restarted: the next step
+                    self._start(target)
 
     def stop(self) -> None:
         """End all walkers: no run is open, or the coordinator ends."""
         for walker in self._walkers.values():
             with contextlib.suppress(ActorGone):
                 answer(walker.stop.remote(), "a walker")
-            ray.kill(walker, no_restart=True)
+            _kill(walker)
         self._walkers.clear()
         self._serving.clear()
         self._starts.clear()
@@ -112,7 +113,7 @@ class WalkerPool:
             except ForebayError as error:  # it is gone, or its coordinator was for too long
                 self._gone(target, str(error))
                 continue
-            ray.kill(walker, no_restart=True)
+            _kill(walker)
 
     def _gone(self, target: int, reason: str) -> None:
         """A walker died; the next step starts another one, unless that goes on and on."""
@@ -149,6 +150,11 @@ class WalkerPool:
         movers = self._service.movers
         first = target % len(movers)
         return (*movers[first:], *movers[:first])
+
+
+def _kill(walker: ActorHandle) -> None:
+    with contextlib.suppress(RayError):  # the GCS is away: an idle walker stays
+        ray.kill(walker, no_restart=True)
 
 
 def kill_named(name: str) -> bool:

@@ -23,10 +23,10 @@ from bacula_bridge.chain import FULL, LEVELS
 from bacula_bridge.errors import CatalogUnavailable
 from bacula_bridge.events import RunEvents
 from bacula_bridge.protocol import Accept, Hello, Hint
-from bacula_bridge.run_keeper import LEVEL_NAMES, RunKeeper, ServicePolicy
+from bacula_bridge.run_keeper import JOIN_POLL_S, LEVEL_NAMES, RunKeeper, ServicePolicy
 from bacula_bridge.run_snapshots import RunSnapshots
 from bacula_bridge.scoping import FULL_LEVEL, Scoping
-from bacula_bridge.source import Joined, JoinRefused, Scope, SegmentPage
+from bacula_bridge.source import Joined, JoinLater, JoinRefused, Scope, SegmentPage
 from shards.changes import ChangeSource
 from shards.errors import ForebayError, UsageError
 from shards.lease import TARGETS_MAX, Pacing
@@ -446,7 +446,13 @@ class Coordinator:
 
     def _find(self, hello: Hello) -> tuple[Run, Bases]:
         run = self._joinable(hello)
-        return run, self._finder.find(run, hello)
+        try:
+            return run, self._finder.find(run, hello)
+        except CatalogUnavailable as error:
+            if self._keeper is None:
+                raise
+            self._news.wait(timeout=JOIN_POLL_S)
+            raise JoinLater(str(error)) from error
 
     def _note(self, run: Run, hello: Hello, found: Bases) -> str:
         if hello.level == FULL:

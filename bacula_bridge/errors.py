@@ -112,7 +112,10 @@ class ConfigurationRefused(ForebayError):
 class ConsoleFailed(ForebayError):
     """bconsole could not talk to the Director: (reason)."""
 
-    template = "bconsole could not reach the Director: {0}; see `forebay lab status`"
+    template = (
+        "bconsole could not reach the Director: {0}; see that it runs, and that this is its"
+        " bconsole's configuration (`forebay lab status`, or `forebay bacula check` at a site)"
+    )
 
 
 class ConsoleTimeout(ForebayError):

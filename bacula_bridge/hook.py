@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import socket
 import stat
 import struct
@@ -33,6 +34,9 @@ DEFAULT_TOKEN_FILE = "/etc/forebay/ray.token"
 ANSWER_TIMEOUT_S = 10.0
 START_WAIT_S = 120.0  # for the bridge, once a service was asked for
 START_POLL_S = 0.5
+SUBMIT_TRIES = 3  # a Ray that was just started has no agent yet; it waits 10 s for one each time
+_TRY_AGAIN = "try again later"
+LOOK_PERIOD_S = 2.0  # how often the submission is asked for, whether it has failed
 HTTP_TIMEOUT_S = 20.0
 HTTP_BYTES_MAX = 8 << 20
 TOKEN_BYTES_MAX = 4096
@@ -62,8 +66,7 @@ def main(arguments: list[str]) -> int:
             _tell(path, frame)  # nobody there: the catalog says it all
             return 0
         if not _tell(path, frame):
-            _start(config, options)
-            _await(path, frame)
+            _await(path, frame, config, _start(config))
     except HookFailed as failed:
         print(f"forebay: {failed}")
         return 1
@@ -124,29 +127,60 @@ def _tell(path: str, frame: bytes) -> bool:
     return len(answer) == HEADER.size and HEADER.unpack(answer)[:2] == (MAGIC, DONE_ACK)
 
 
-def _await(path: str, frame: bytes) -> None:
+def _await(path: str, frame: bytes, config: dict[str, Any], submission: str) -> None:
     deadline = time.monotonic() + START_WAIT_S
+    looked = time.monotonic()
     while not _tell(path, frame):
         if time.monotonic() > deadline:
             raise HookFailed(
                 f"a service was started, but no bridge listens on {path} after"
-                f" {START_WAIT_S:.0f} s; `forebay status` and the submission's log say why"
+                f" {START_WAIT_S:.0f} s; `forebay status` and the log of submission {submission}"
+                " say why"
             )
+        if time.monotonic() - looked > LOOK_PERIOD_S:
+            _check(config, submission)
+            looked = time.monotonic()
         time.sleep(START_POLL_S)
 
 
-def _start(config: dict[str, Any], options: dict[str, str]) -> None:
-    """Submit `forebay serve`, unless a submission of it is there already."""
+def _check(config: dict[str, Any], submission: str) -> None:
+    """Fail if the submission has ended: nobody starts a bridge then."""
+    job = _ask(config, "GET", f"/api/jobs/{submission}", None)
+    if isinstance(job, dict) and job.get("status") in ("FAILED", "STOPPED", "SUCCEEDED"):
+        logs = _ask(config, "GET", f"/api/jobs/{submission}/logs", None)
+        words = str(logs.get("logs") or "") if isinstance(logs, dict) else ""
+        said = (words.strip().splitlines() or [str(job.get("message"))])[-1][-WORDS_MAX:]
+        raise HookFailed(f"the Forebay service did not start (submission {submission}): {said}")
+
+
+def _start(config: dict[str, Any]) -> str:
+    """Submit `forebay serve`, unless a submission of it is there already; return its name.
+
+    The name is the next number, so that of hooks that come at once all but one are refused.
+    """
     jobs = _ask(config, "GET", "/api/jobs/", None)
+    newest = 0
     for job in jobs if isinstance(jobs, list) else []:
-        alive = job.get("status") in ("PENDING", "RUNNING")
-        if alive and str(job.get("submission_id") or "").startswith(SUBMISSION):
-            return
+        name = str(job.get("submission_id") or "")
+        number = name.removeprefix(SUBMISSION)
+        if number == name or not number.isdecimal():
+            continue
+        if job.get("status") in ("PENDING", "RUNNING"):
+            return name
+        newest = max(newest, int(number))
     program = Path(sys.argv[0]).resolve()
-    command = f"'{program}' serve --config '{config['']}'"
-    request = {"entrypoint": command, "submission_id": f"{SUBMISSION}{options['jobid']}"}
-    _ask(config, "POST", "/api/jobs/", request)
+    name = f"{SUBMISSION}{newest + 1}"
+    command = f"{shlex.quote(str(program))} serve --config {shlex.quote(config[''])}"
+    request = {"entrypoint": command, "submission_id": name}
+    for left in reversed(range(SUBMIT_TRIES)):
+        try:
+            _ask(config, "POST", "/api/jobs/", request)
+            break
+        except HookFailed as failed:
+            if _TRY_AGAIN not in str(failed) or not left:
+                raise
     print("forebay: the Forebay service did not run; it was started")
+    return name
 
 
 def _ask(config: dict[str, Any], method: str, path: str, body: dict[str, str] | None) -> Any:
@@ -171,7 +205,7 @@ def _ask(config: dict[str, Any], method: str, path: str, body: dict[str, str] | 
         # It may answer with what it was sent.
         words = words.replace(token, "***") if token else words
         if method == "POST" and "already exists" in words:
-            return None  # another hook of this job was quicker
+            return None  # another hook was quicker
         reason = f"{error.code} {words.splitlines()[-1][:WORDS_MAX] if words else error.reason}"
     except (OSError, ValueError) as error:
         reason = str(getattr(error, "reason", error))

@@ -1,6 +1,7 @@
 """What all nodes are asked before the service starts anything.
 
-Covers: labels, versions, the state directory, the datasets' roots, the folders for sockets.
+Covers: labels, versions, the state directory and whose it is, the datasets' roots, the folders for
+sockets.
 Does not cover: Bacula's side (`forebay bacula check`).
 """
 
@@ -22,9 +23,11 @@ from ray.exceptions import RayError
 
 from actors.service import MOVER_LABEL
 from cluster.site_config import SiteConfig
+from cluster.sites import site_state
 from filesystems.detect import detect, timestamp_margin_ns
 from shards.capabilities import cannot_read_all
 from shards.errors import ForebayError
+from shards.ledger_home import check_place
 
 LOOK_TIMEOUT_S = 60.0
 PROBE_BYTES = 16
@@ -132,6 +135,8 @@ def check_nodes(config: SiteConfig) -> dict[str, NodeFacts]:
     first = config.coordinator_mover
     _ask(first, [(first, _write_probe, (str(probe), said))])
     try:
+        # Now, while a coordinator that is to be replaced still runs.
+        _ask(first, [(first, check_place, (site_state(config),))])
         facts = _ask(
             "the movers",
             [

@@ -1,7 +1,7 @@
 """A token for a Ray of our own.
 
-Covers: the environment that Ray reads once, when it is imported; what its native part says when a
-cluster lets us not in.
+Covers: the environment that Ray reads once, when it is imported; silence when a cluster does not
+let us in.
 Does not cover: starting Ray (embedded).
 """
 
@@ -10,12 +10,10 @@ from __future__ import annotations
 import os
 import secrets
 import sys
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 TOKEN_BYTES = 32
-WORDS_BYTES_MAX = 1 << 16
 
 
 def prepare_private_ray() -> None:
@@ -47,24 +45,20 @@ def prepare_site_ray(token: str | None) -> None:
 
 
 @contextmanager
-def native_words() -> Iterator[Callable[[], bytes]]:
-    """Keep what is written to descriptor 2 in the block, and yield how to read it.
+def native_silence() -> Iterator[None]:
+    """Drop what is written to descriptor 2 in the block.
 
     Ray's native part has its own way there: many lines, with no option that silences them before
     it is connected. Python's own errors do not pass here: they are raised.
     """
     sys.stderr.flush()
     kept = os.dup(2)
-    with tempfile.TemporaryFile() as said:
-
-        def words() -> bytes:
-            size = os.fstat(said.fileno()).st_size
-            return os.pread(said.fileno(), min(size, WORDS_BYTES_MAX), 0)
-
-        os.dup2(said.fileno(), 2)
-        try:
-            yield words
-        finally:
-            sys.stderr.flush()
-            os.dup2(kept, 2)
-            os.close(kept)
+    nothing = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nothing, 2)
+    os.close(nothing)
+    try:
+        yield
+    finally:
+        sys.stderr.flush()
+        os.dup2(kept, 2)
+        os.close(kept)

@@ -18,11 +18,21 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 import ray
+from ray._private.ray_constants import KV_NAMESPACE_SESSION
+from ray._raylet import GcsClient
 from ray.actor import ActorHandle
-from ray.exceptions import RayError
+from ray.exceptions import AuthenticationError, RayError
 
 from actors.bridge import BridgeActor, BridgeSpec
-from actors.calls import COORDINATOR, NAMESPACE, ActorGone, NamedActor, answer
+from actors.calls import (
+    COORDINATOR,
+    NAMESPACE,
+    ActorGone,
+    ClusterForgotten,
+    NamedActor,
+    answer,
+    gone,
+)
 from actors.coordinator import CoordinatorActor
 from actors.logs import LogSpec
 from actors.service import MOVER_LABEL, PATIENCE_S, DatasetSpec, ServiceSpec, kill_named
@@ -30,7 +40,7 @@ from bacula_bridge.coordinator import RunStatus
 from bacula_bridge.run_keeper import ServicePolicy
 from bacula_bridge.server import StreamProgress
 from cluster.preflight import NodeFacts, check_nodes, program_version, warnings
-from cluster.ray_token import native_words
+from cluster.ray_token import native_silence
 from cluster.service_archive import Archiver
 from cluster.site_config import SiteConfig
 from cluster.sites import site_catalog, site_state
@@ -52,6 +62,15 @@ class RayUnreachable(ForebayError):
     )
 
 
+class TokenWrong(ForebayError):
+    """The cluster does not know our token: (address, the file it is in or none)."""
+
+    template = (
+        "the Ray cluster at {0} refuses the token: {1}; name the file that the cluster was started"
+        " with as ray.token_file"
+    )
+
+
 class NotServing(ForebayError):
     """No service runs in the cluster: (address)."""
 
@@ -68,24 +87,32 @@ class StillOpen(ForebayError):
 
 
 def connect(config: SiteConfig) -> None:
-    """Become a driver of the site's Ray cluster; RayUnreachable if that cannot be."""
+    """Become a driver of the site's Ray cluster; raises what keeps us from that."""
     address = config.ray.address
     host, _, port = address.rpartition(":")
     try:
         with socket.create_connection((host, int(port)), timeout=CONNECT_TIMEOUT_S):
             pass
-        with native_words() as words:
-            try:
-                ray.init(
-                    address=address, namespace=NAMESPACE, log_to_driver=False, logging_level="ERROR"
-                )
-            except (OSError, RayError, RuntimeError, ValueError):
-                if b"InvalidAuthToken" in words():
-                    raise RayUnreachable(address, "its token is another one") from None
-                raise
+        _check_gcs(config)
+        ray.init(address=address, namespace=NAMESPACE, log_to_driver=False, logging_level="ERROR")
     except (OSError, RayError, RuntimeError, ValueError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise RayUnreachable(address, reason) from error
+
+
+def _check_gcs(config: SiteConfig) -> None:
+    """Ask what ray.init asks for 20 s, without saying in the end what is wrong."""
+    try:
+        with native_silence():
+            session = GcsClient(address=config.ray.address).internal_kv_get(
+                b"session_name", KV_NAMESPACE_SESSION, timeout=CONNECT_TIMEOUT_S
+            )
+    except AuthenticationError as error:
+        token = config.ray.token_file
+        about = f"that in {token} is not the cluster's" if token else "none is configured"
+        raise TokenWrong(config.ray.address, about) from error
+    if not session:
+        raise ClusterForgotten("the service")
 
 
 def dashboard_address(config: SiteConfig) -> str:
@@ -130,7 +157,10 @@ class Service:
             self._ensure_bridge(mover.name)
 
     def look_after(self, stopping: threading.Event) -> None:
-        """Start again what ends, until stopping is set. The actors outlive whoever calls this."""
+        """Start again what ends, until stopping is set. The actors outlive whoever calls this.
+
+        Raises ClusterForgotten: nothing can be looked after in that cluster any more.
+        """
         archiver = Archiver(self._config, self._say)
         while not stopping.wait(LOOK_PERIOD_S):
             archiver.step()
@@ -145,6 +175,8 @@ class Service:
         said = ""
         try:
             ensure()
+        except ClusterForgotten:
+            raise
         except ForebayError as error:
             said = str(error)
         if said != self._told.get(whom, ""):
@@ -228,7 +260,7 @@ class Service:
         except ValueError:
             return None
         except RayError as error:
-            raise ActorGone(whom, str(error).splitlines()[0]) from error
+            raise gone(whom, error) from error
 
     def _ask(self, method: object, whom: str) -> object:
         return answer(method.remote(), whom)  # type: ignore[attr-defined]

@@ -101,9 +101,7 @@ def open_ledger(
     state.make()
 
     def make(path: Path) -> None:
-        owner = read_owner(state)
-        if owner is not None and owner.place() != _owner(state, "").place():
-            raise _owned(state, owner, _owner(state, "a new one"))
+        owner = check_place(state)
         if state.ledger_copy.exists():
             take_copy(state.ledger_copy, path)
             say(
@@ -147,6 +145,14 @@ def check_owner(state: StateDirectory, identity: str) -> None:
     this = _owner(state, identity)
     if owner is not None and owner != this:
         raise _owned(state, owner, this)
+
+
+def check_place(state: StateDirectory) -> Owner | None:
+    """Refuse a ledger that lies elsewhere than the owner's, opening none; return the owner."""
+    owner = read_owner(state)
+    if owner is not None and owner.place() != _owner(state, "").place():
+        raise _owned(state, owner, _owner(state, "a new one"))
+    return owner
 
 
 def read_owner(state: StateDirectory) -> Owner | None:

@@ -95,6 +95,7 @@ def serve(movers: list[str]) -> None:
             "include_dashboard": True,
             "dashboard_host": "127.0.0.1",
             "dashboard_port": dashboard,
+            "dashboard_agent_listen_port": free_port(),  # two clusters would fight for the default
             "object_store_memory": OBJECT_STORE_BYTES,
             "_system_config": {
                 "health_check_initial_delay_ms": 0,
@@ -113,6 +114,8 @@ def serve(movers: list[str]) -> None:
             cluster.remove_node(nodes.pop(who), allow_graceful=False)
         elif what == "add":
             nodes[who] = cluster.add_node(labels={"forebay-mover": who}, **common)
+        elif what == "add-as":  # another node of that name
+            nodes["again"] = cluster.add_node(labels={"forebay-mover": who}, **common)
         elif what == "kill-gcs":
             cluster.head_node.kill_gcs_server(False)
         elif what == "start-gcs":

@@ -108,8 +108,14 @@ class SiteService:
         return Catalog(self.lab.lab.catalog)
 
     def forebay(self, *arguments: object, code: int = 0) -> subprocess.CompletedProcess:
-        """Run a command as a user would."""
-        done = subprocess.run(
+        """Run a command as a user would; it ends with this exit code."""
+        done = self.run(*arguments)
+        assert done.returncode == code, (done.args, done.stdout, done.stderr)
+        return done
+
+    def run(self, *arguments: object) -> subprocess.CompletedProcess:
+        """Run a command, whatever comes of it."""
+        return subprocess.run(
             [FOREBAY, *map(str, arguments)],
             env=self.environment,
             capture_output=True,
@@ -117,8 +123,6 @@ class SiteService:
             timeout=COMMAND_S,
             check=False,
         )
-        assert done.returncode == code, (done.args, done.stdout, done.stderr)
-        return done
 
     def status(self) -> dict:
         return json.loads(self.forebay("status", "--json").stdout)

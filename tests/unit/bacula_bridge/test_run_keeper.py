@@ -15,6 +15,7 @@ import pytest
 
 from bacula_bridge import hook, run_keeper
 from bacula_bridge.coordinator import Coordinator
+from bacula_bridge.errors import CatalogUnavailable
 from bacula_bridge.protocol import Hello
 from bacula_bridge.run_keeper import ServicePolicy
 from bacula_bridge.source import JoinLater, JoinRefused
@@ -221,6 +222,18 @@ def test_a_run_that_cannot_be_opened_is_refused_once_and_tried_anew(site, monkey
     assert joined(site, hello(3))[0].accept.run
 
 
+def test_a_job_waits_while_the_catalog_cannot_be_read(site, monkeypatch):
+    def away(*_):
+        raise CatalogUnavailable("bacula.db", "it is away")
+
+    joined(site, hello(2, shard=1))
+    with monkeypatch.context() as patched:
+        patched.setattr(site.coordinator._finder, "find", away)
+        with pytest.raises(JoinLater, match="it is away"):
+            site.coordinator.join(hello(1))
+    assert joined(site, hello(1))
+
+
 def test_an_unknown_dataset_is_refused(site):
     with pytest.raises(JoinRefused, match="is not in the configuration"):
         site.coordinator.join(hello(1, dataset="other"))
@@ -260,6 +273,55 @@ def test_a_hook_without_a_service_says_so_and_only_the_first_one_fails(tmp_path,
     assert hook.main(["before", *about]) == 1
     assert "no Forebay service answers on this mover" in capsys.readouterr().out
     assert hook.main(["after", *about]) == 0
+
+
+class JobServer:
+    """Stands for Ray's job server: submissions by name, the next answers to a submission."""
+
+    def __init__(self, monkeypatch, *refusals):
+        self.jobs = {}
+        self.refusals = list(refusals)
+        monkeypatch.setattr(hook, "_ask", self.ask)
+
+    def ask(self, config, method, path, body):
+        if path == "/api/jobs/" and method == "GET":
+            return [{"submission_id": name, **job} for name, job in self.jobs.items()]
+        if method == "POST":
+            if self.refusals:
+                raise hook.HookFailed(self.refusals.pop(0))
+            self.jobs.setdefault(body["submission_id"], {"status": "RUNNING"})
+            return None
+        if path.endswith("/logs"):
+            return {"logs": "a line\nforebay: what was wrong\n"}
+        return self.jobs[path.rpartition("/")[2]]
+
+
+def test_hooks_choose_one_name_for_a_submission(monkeypatch):
+    server = JobServer(monkeypatch)
+    server.jobs = {None: {"status": "SUCCEEDED"}, "forebay-serve-4": {"status": "FAILED"}}
+    assert {hook._start({"": "/c"}) for _ in range(2)} == {"forebay-serve-5"}
+    server.jobs["forebay-serve-5"]["status"] = "STOPPED"
+    assert hook._start({"": "/c"}) == "forebay-serve-6"
+
+
+def test_a_hook_asks_again_while_ray_is_starting(monkeypatch):
+    soon = "500 No available agent to submit job, please try again later.."
+    JobServer(monkeypatch, *[soon] * (hook.SUBMIT_TRIES - 1))
+    assert hook._start({"": "/c"}) == "forebay-serve-1"
+    for refusals in ([soon] * hook.SUBMIT_TRIES, ["401 Unauthorized"]):
+        JobServer(monkeypatch, *refusals)
+        with pytest.raises(hook.HookFailed):
+            hook._start({"": "/c"})
+
+
+def test_a_hook_says_why_its_submission_failed(monkeypatch, tmp_path):
+    server = JobServer(monkeypatch)
+    name = hook._start({"": "/c"})
+    server.jobs[name]["status"] = "FAILED"
+    monkeypatch.setattr(hook, "LOOK_PERIOD_S", 0.0)
+    monkeypatch.setattr(hook, "START_POLL_S", 0.0)
+    with pytest.raises(hook.HookFailed, match=r"serve-1\): forebay: what was wrong"):
+        hook._await(str(tmp_path / "none.sock"), b"", {}, name)
 
 
 @pytest.mark.parametrize(
