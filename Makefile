@@ -37,7 +37,7 @@ nightly: all $(VENV)/test-installed
 	FOREBAY_CEPH_HISTORIES=$(or $(CEPH),60) $(BIN)/python -m pytest --timeout 14400 tests/system/test_cephfs.py -k histories
 	FOREBAY_CEPH_WALKS=all $(BIN)/python -m pytest --timeout 14400 tests/system/test_cephfs.py -k libcephfs
 	FOREBAY_KILLS=$(or $(KILLS),50) $(BIN)/python -m pytest --timeout 14400 tests/system/test_crashes.py
-	FOREBAY_SOAK_S=$(or $(SOAK),3600) $(BIN)/python -m pytest tests/system/test_soak.py
+	FOREBAY_SOAK_S=$(or $(SOAK),3600) $(BIN)/python -m pytest tests/system/soak.py
 	$(MAKE) --directory tests/fuzz run PYTHON=$(abspath $(BIN)/python) FUZZ_SECONDS=$(or $(FUZZ_SECONDS),600)
 
 lint: $(VENV)/test-installed
