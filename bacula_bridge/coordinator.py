@@ -14,7 +14,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
 from bacula_bridge.bases import BaseFinder, Bases
@@ -174,13 +174,12 @@ class Coordinator:
         with self._news:
             assert self._keeper is not None, "this is no service"
             self._keeper.draining = True
-            return [run.number for run in self._ledger.runs() if run.state is RunState.OPEN]
+            return [run.number for run in self._ledger.open_runs()]
 
     def open_runs(self) -> list[RunStatus]:
         """Return the runs that are open, for whoever looks at the service."""
         with self._news:
-            numbers = [r.number for r in self._ledger.runs() if r.state is RunState.OPEN]
-            return [self.status(number) for number in numbers]
+            return [self.status(run.number) for run in self._ledger.open_runs()]
 
     def targets_with_work(self) -> list[int]:
         """Return the metadata targets that a walker is needed for."""
@@ -268,11 +267,14 @@ class Coordinator:
             self._news.notify_all()
         return run
 
-    def end_run(self, number: int) -> Run:
-        """Close a run by what its jobs came to."""
+    def end_run(self, number: int, unless: Callable[[], bool] = lambda: False) -> Run:
+        """Close a run by what its jobs came to, unless something, asked under the lock, is so."""
         with self._news:
-            if self._ledger.run(number) is None:
+            run = self._ledger.run(number)
+            if run is None:
                 raise UnknownRun(number)
+            if unless():
+                return run
             ended = self._close_run(number, self._refusals.pop(number, None))
             self._news.notify_all()
         self.copy_ledger()
@@ -413,9 +415,8 @@ class Coordinator:
 
         again: it asks once more, since the answer was lost.
         """
-        with self._news:
-            if self._keeper is not None:
-                self._keeper.place(hello)
+        placed = self._keeper.placed(hello) if self._keeper is not None else nullcontext()
+        with self._news, placed:
             run, found = self._find(hello)
             while (left := found.newest + 1 - time.time()) > 0:
                 # Two jobs that end in the same second have no order: this one is to end later.

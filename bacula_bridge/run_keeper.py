@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Protocol
 
 from bacula_bridge.catalog import Catalog, JobRow
@@ -44,7 +46,7 @@ class Runs(Protocol):
     """What the keeper asks of the coordinator."""
 
     def open_run(self, dataset: str, level: str, margin_ns: int = 0) -> Run: ...
-    def end_run(self, number: int) -> Run: ...
+    def end_run(self, number: int, unless: Callable[[], bool]) -> Run: ...
     def job_ended(self, run: int, shard: int, jobid: int, job: str, end: CatalogEnd) -> object: ...
 
 
@@ -79,24 +81,33 @@ class RunKeeper:
         self._catalog_end = catalog_end
         self._openings: dict[str, _Opening] = {}
         self._waiting: dict[int, float] = {}  # when a job last asked in vain, by JobId
+        self._placed: dict[int, int] = {}  # runs that jobs are about to join, by JobId
         self._seen: dict[int, float] = {}  # when something last happened in a run
         self.draining = False
 
     # A job's place
 
-    def place(self, hello: Hello) -> None:
-        """Return when the dataset has an open run with the job's shard to be had.
+    @contextmanager
+    def placed(self, hello: Hello) -> Iterator[None]:
+        """Find an open run of the dataset with the job's shard to be had.
 
-        Raises JoinLater while it has none, JoinRefused if there will be none.
+        It stays open until the block has ended, which may let go of the lock: what claims the
+        shard belongs there. Raises JoinLater while there is none, JoinRefused if there will be
+        none.
         """
         try:
-            self._place(hello)
+            run = self._place(hello)
         except JoinLater:
             self._waiting[hello.jobid] = time.monotonic()
             raise
         self._waiting.pop(hello.jobid, None)
+        self._placed[hello.jobid] = run.number
+        try:
+            yield
+        finally:
+            self._placed.pop(hello.jobid, None)
 
-    def _place(self, hello: Hello) -> None:
+    def _place(self, hello: Hello) -> Run:
         run = self._ledger.open_run(hello.dataset)
         if run is None:
             self._open(hello)
@@ -108,7 +119,7 @@ class RunKeeper:
             raise JoinLater(f"a run of {hello.dataset} is being opened")
         holder = self._holder(run, hello.shard)
         if holder is None or holder.jobid == hello.jobid:
-            return
+            return run
         self._news.wait(timeout=JOIN_POLL_S)
         raise JoinLater(
             f"run {run.number} of {hello.dataset} has its shard {hello.shard} from JobId"
@@ -166,12 +177,13 @@ class RunKeeper:
     def tick(self) -> None:
         """Look at the catalog once; close what is over. CatalogUnavailable: look again later."""
         with self._news:
-            opened = [run for run in self._ledger.runs() if run.state is RunState.OPEN]
+            opened = self._ledger.open_runs()
             open_jobs = {run.number: self._jobs.jobs(run.number) for run in opened}
         for run in opened:
             self._settle(run, open_jobs[run.number])
             if self._is_over(run):
-                self._runs.end_run(run.number)
+                # A job may have come since the catalog was asked.
+                self._runs.end_run(run.number, unless=partial(self._is_joined, run))
                 self._seen.pop(run.number, None)
 
     def _settle(self, run: Run, jobs: list[ShardJob]) -> None:
@@ -185,11 +197,18 @@ class RunKeeper:
                 self.happened(run.number)
                 self._runs.job_ended(run.number, job.shard, jobid, job.job, self._catalog_end(row))
 
+    def _is_joined(self, run: Run) -> bool:
+        """Tell whether a job saves a shard of a run, or is about to. Called with the lock."""
+        return run.number in self._placed.values() or any(
+            job.state in _ACTIVE for job in self._jobs.jobs(run.number)
+        )
+
     def _is_over(self, run: Run) -> bool:
         """Tell whether a run has all its shards, or will get no more of them."""
         with self._news:
             jobs = self._jobs.jobs(run.number)
-        if any(job.state in _ACTIVE for job in jobs):
+            joined = self._is_joined(run)
+        if joined:
             self.happened(run.number)
             return False
         if {job.shard for job in jobs if job.state is JobState.GOOD} == set(range(run.shards)):

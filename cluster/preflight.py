@@ -1,8 +1,8 @@
 """What all nodes are asked before the service starts anything.
 
 Covers: labels, versions, the state directory and whose it is, the datasets' roots, the folders for
-sockets.
-Does not cover: Bacula's side (`forebay bacula check`).
+sockets, whether the catalog can be asked.
+Does not cover: the rest of Bacula's side (`forebay bacula check`).
 """
 
 from __future__ import annotations
@@ -22,8 +22,9 @@ import ray
 from ray.exceptions import RayError
 
 from actors.service import MOVER_LABEL
+from bacula_bridge.catalog import Catalog
 from cluster.site_config import SiteConfig
-from cluster.sites import site_state
+from cluster.sites import site_catalog, site_state
 from filesystems.detect import detect, timestamp_margin_ns
 from shards.capabilities import cannot_read_all
 from shards.errors import ForebayError
@@ -72,6 +73,7 @@ class NodeFacts:
     roots: Mapping[str, Root]
     runtime: str  # what is wrong with the folder for the socket; empty: nothing
     unread: str = ""  # why files of others may not be saved; empty: they are
+    catalog: str = ""  # why the catalog cannot be asked there; empty: it can
 
 
 def program_version() -> str:
@@ -79,7 +81,7 @@ def program_version() -> str:
     return version("forebay")
 
 
-def look(roots: Mapping[str, str], runtime: str, probe: str) -> NodeFacts:
+def look(roots: Mapping[str, str], runtime: str, probe: str, catalog: Catalog) -> NodeFacts:
     """Look at this node. Runs on a mover, as the user that Ray runs as there."""
     try:
         said = Path(probe).read_text(encoding="ascii")
@@ -94,7 +96,16 @@ def look(roots: Mapping[str, str], runtime: str, probe: str) -> NodeFacts:
         {name: _root(root) for name, root in roots.items()},
         _make_runtime(Path(runtime)),
         cannot_read_all(),
+        _asked(catalog),
     )
+
+
+def _asked(catalog: Catalog) -> str:
+    try:
+        catalog.check()
+    except ForebayError as error:
+        return str(error)
+    return ""
 
 
 def _root(root: str) -> Root:
@@ -132,7 +143,7 @@ def check_nodes(config: SiteConfig) -> dict[str, NodeFacts]:
     _check_labels([mover.name for mover in config.mover])
     probe = config.state / f".probe-{secrets.token_hex(4)}"
     said = secrets.token_hex(PROBE_BYTES)
-    first = config.coordinator_mover
+    first, catalog = config.coordinator_mover, site_catalog(config)
     _ask(first, [(first, _write_probe, (str(probe), said))])
     try:
         # Now, while a coordinator that is to be replaced still runs.
@@ -140,7 +151,7 @@ def check_nodes(config: SiteConfig) -> dict[str, NodeFacts]:
         facts = _ask(
             "the movers",
             [
-                (mover.name, look, (_roots(config, mover.name), str(runtime), str(probe)))
+                (mover.name, look, (_roots(config, mover.name), str(runtime), str(probe), catalog))
                 for mover in config.mover
                 for runtime in [config.runtime_of(mover.name)]
             ],
@@ -232,6 +243,9 @@ def _compare(config: SiteConfig, found: Mapping[str, NodeFacts], probe: str) -> 
             raise NodesDiffer(name, what, "mount the shared state directory at the same path")
         if facts.runtime:
             raise NodesDiffer(name, facts.runtime, "correct runtime = or that folder")
+        if facts.catalog:
+            doing = "let it ask the Director's catalog, which every mover does"
+            raise NodesDiffer(name, facts.catalog, doing)
         for dataset, root in facts.roots.items():
             _compare_root(name, config, dataset, root, first.roots[dataset])
 

@@ -495,6 +495,11 @@ class Ledger:
         row = self._first("SELECT * FROM runs WHERE dataset = ? AND state = 'open'", (dataset,))
         return _run(row) if row else None
 
+    def open_runs(self) -> list[Run]:
+        """Return the runs of all datasets that are open, newest first."""
+        rows = self.query("SELECT * FROM runs WHERE state = 'open' ORDER BY number DESC")
+        return [_run(row) for row in rows]
+
     def end_run(
         self,
         number: int,

@@ -17,12 +17,13 @@ from bacula_bridge import hook, run_keeper
 from bacula_bridge.coordinator import Coordinator
 from bacula_bridge.errors import CatalogUnavailable
 from bacula_bridge.protocol import Hello
-from bacula_bridge.run_keeper import ServicePolicy
+from bacula_bridge.run_keeper import RunKeeper, ServicePolicy
+from bacula_bridge.scoping import Scoping
 from bacula_bridge.source import JoinLater, JoinRefused
 from shards.changes import Gap
 from shards.ledger_schema import JobState, RunState
 from shards.shard_jobs import ReceiptsInfo, ShardTaken, StreamSummary
-from tests.support.bridge_site import DEADLINE_S, Site
+from tests.support.bridge_site import DEADLINE_S, Pause, Site
 
 POLICY = ServicePolicy({"d": 0}, run_idle_s=3600)
 IMPATIENT = ServicePolicy({"d": 0}, run_idle_s=0)
@@ -155,6 +156,42 @@ def test_a_run_waits_for_jobs_that_bacula_has_still_to_run(tmp_path):
     assert run.state is RunState.FAILED
     assert "its File Daemon died" in run.reason
     assert "no job saved it" in run.reason
+    site.close()
+
+
+def test_a_job_that_comes_while_a_run_is_found_to_be_over_is_in_it(tmp_path, monkeypatch):
+    site = Site(tmp_path, shards=2, service=IMPATIENT)
+    begin(site, 1)
+    (one,) = joined(site, hello(1))
+    end(site, 1, "f")
+    pause, look = Pause(), RunKeeper._has_jobs_to_come
+
+    def look_and_wait(*arguments):
+        found = look(*arguments)
+        pause()
+        return found
+
+    monkeypatch.setattr(RunKeeper, "_has_jobs_to_come", look_and_wait)
+    with pause.during(site.coordinator.tick):
+        (two,) = joined(site, hello(2, shard=1))
+    assert two.accept.run == one.accept.run
+    assert runs_of(site)[0].state is RunState.OPEN
+    site.close()
+
+
+def test_a_run_is_not_closed_under_a_job_that_is_about_to_claim_its_shard(tmp_path, monkeypatch):
+    site = Site(tmp_path, shards=2, service=IMPATIENT)
+    check = Scoping.check
+
+    def others_go_on_and_check(*arguments):
+        with site.coordinator._others_may_go_on():
+            site.coordinator.tick()
+        return check(*arguments)
+
+    monkeypatch.setattr(Scoping, "check", others_go_on_and_check)
+    (one,) = joined(site, hello(1))
+    run = runs_of(site)[0]
+    assert (run.number, run.state) == (one.accept.run, RunState.OPEN)
     site.close()
 
 

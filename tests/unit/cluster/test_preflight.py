@@ -11,6 +11,7 @@ import platform
 
 import pytest
 
+from bacula_bridge.catalog import Catalog
 from cluster import preflight
 from cluster.preflight import NodeFacts, NodesDiffer, Root
 from cluster.site_config import check
@@ -52,6 +53,7 @@ def test_nodes_that_are_alike_are_good():
         ({"user": 1000}, "run it as one user everywhere"),
         ({"probe": ""}, "/srv/state is not the directory that m1 has there"),
         ({"probe": "of another filesystem"}, "/srv/state is not the directory"),
+        ({"catalog": "the catalog x cannot be read: y"}, "let it ask the Director's catalog"),
         ({"runtime": "/run/forebay can be written to by others"}, "/run/forebay can be written"),
         (
             {"roots": {"data": dataclasses.replace(GOOD, inode=3)}},
@@ -76,10 +78,12 @@ def test_a_node_says_what_it_has(tmp_path):
     (tmp_path / "probe").write_text(PROBE)
     (tmp_path / "tree").mkdir()
     roots = {"there": str(tmp_path / "tree"), "gone": str(tmp_path / "no")}
-    facts = preflight.look(roots, str(tmp_path / "run"), str(tmp_path / "probe"))
+    catalog = Catalog(tmp_path / "no" / "bacula.db")
+    facts = preflight.look(roots, str(tmp_path / "run"), str(tmp_path / "probe"), catalog)
     assert (facts.probe, facts.runtime) == (PROBE, "")
     assert facts.roots["there"].inode == os.stat(tmp_path / "tree").st_ino
     assert "does not exist" in facts.roots["gone"].error
+    assert facts.catalog.startswith(f"the catalog {tmp_path}/no/bacula.db cannot be read: ")
     assert (tmp_path / "run").stat().st_mode & 0o777 == 0o700
 
 
