@@ -24,7 +24,7 @@ from bacula_bridge.render import job_name
 from bacula_bridge.source import JoinLater, JoinRefused
 from shards.errors import ForebayError
 from shards.ledger import Ledger, Run, RunOpen
-from shards.ledger_schema import JobState, RunState
+from shards.ledger_schema import JobState
 from shards.shard_jobs import CatalogEnd, ShardJob, ShardJobs
 
 LEVEL_NAMES = {"F": "full", "D": "differential", "I": "incremental"}

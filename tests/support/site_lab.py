@@ -49,10 +49,14 @@ class SiteLab:
     def __post_init__(self) -> None:
         self.programs = programs.ensure()
         self.lab = Lab(self.base / "lab", self.programs)
-        self.lab.up(devices=self.drives, socket=str(self.base / "none.sock"))
+        self.up()
         for mover in self.movers:
             self.daemons[mover] = self._start(mover)
         self.set_resources("clients", "".join(map(self._client, self.daemons.values())))
+
+    def up(self) -> None:
+        """Start what is not running of Director, Storage Daemon and the lab's own File Daemon."""
+        self.lab.up(devices=self.drives, socket=str(self.base / "none.sock"))
 
     def socket(self, mover: str) -> Path:
         return self.base / f"run-{mover}" / "bridge.sock"

@@ -1,7 +1,8 @@
 """Faults in the middle of a service's run: what docs/operate/faults.md says is what happens.
 
-Covers: the GCS restarted (with its storage), a bridge, a walker and `forebay serve` killed, a
-catalog that cannot be read for a while, a state directory that is full.
+Covers: the GCS restarted (with its storage), a bridge, a walker, `forebay serve` and the Director
+killed, the coordinator's node lost, a catalog that cannot be read for a while, a state directory
+and a ledger's disk that are full.
 Does not cover: the coordinator killed, a mover lost (test_site), a GCS without storage and
 mistakes at the start (test_site_start), the link of a mover down.
 """
@@ -21,7 +22,7 @@ from tests.system.site_service import FOREBAY, MOVERS, SHARDS, SiteService, awai
 
 pytestmark = [pytest.mark.ray, pytest.mark.bacula, pytest.mark.timeout(600)]
 
-STATE_BYTES = 48 << 20
+STATE_BYTES, LEDGER_BYTES = 48 << 20, 16 << 20
 LOOKS = 2  # each of them takes longer than a look of the coordinator at the catalog
 
 
@@ -32,17 +33,38 @@ def site(tmp_path_factory):
     with contextlib.ExitStack() as stack:
         stack.callback(one.close)
         if os.geteuid() == 0:
-            state = one.base / "state"
-            state.mkdir(mode=0o700)
-            options = f"size={STATE_BYTES},mode=0700"
-            subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", state], check=True)
-            stack.callback(subprocess.run, ["umount", "--lazy", state], check=True)
+            stack.enter_context(small_filesystem(one.base / "state", STATE_BYTES))
+            stack.enter_context(small_filesystem(one.settings.state.ledger.parent, LEDGER_BYTES))
         one.catalog_link = one.base / "catalog.db"
         one.catalog_link.symlink_to(one.lab.lab.catalog)
         text = one.config.read_text()
         one.config.write_text(text.replace(str(one.lab.lab.catalog), str(one.catalog_link)))
         one.fill()
         yield one
+
+
+@contextlib.contextmanager
+def small_filesystem(folder, size):
+    folder.mkdir(mode=0o700)
+    options = f"size={size},mode=0700"
+    subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", folder], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+@contextlib.contextmanager
+def filled(folder):
+    """Leave no room in a filesystem while the block runs."""
+    filler = folder / "filler"
+    with filler.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+        while file.write(bytes(1 << 12)):
+            pass
+    try:
+        yield
+    finally:
+        filler.unlink()
 
 
 def bridge_pid(site, mover):
@@ -145,16 +167,51 @@ def test_a_catalog_that_cannot_be_read_keeps_a_run_open(site, tmp_path):
         check_complete(site, jobids, tmp_path)
 
 
+def test_jobs_of_a_director_that_is_killed_fail_and_the_next_run_is_right(site, tmp_path):
+    with site.serving():
+        with site.held() as jobids:
+            os.kill(site.lab.lab.status().pids["director"], signal.SIGKILL)
+        await_true(lambda: not site.streaming())
+        assert [run["shards"] for run in site.status()["runs"]] == [SHARDS]
+        site.lab.up()
+        assert not any(row.good for row in site.ended(jobids))
+        again = site.run_jobs("Full")
+        record = check_complete(site, again, tmp_path)
+        assert {job.jobid for job in record.saved_jobs} == set(again)
+
+
+def test_runs_go_on_when_the_coordinators_node_is_back(site, tmp_path):
+    with site.serving():
+        with site.held() as jobids:
+            site.nodes.ask("kill", "m1")
+            await_true(lambda: not site.actor_pids("CoordinatorActor"))
+        assert not any(row.good for row in site.ended(jobids))
+        site.nodes.ask("add", "m1")
+        await_true(lambda: site.run("status").returncode == 0)
+        await_true(lambda: all(not mover["trouble"] for mover in site.status()["movers"]))
+        check_complete(site, site.run_jobs("Full"), tmp_path)
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a small filesystem")
 def test_a_full_state_directory_fails_jobs_with_its_name_and_the_next_run_is_right(site, tmp_path):
-    filler = site.base / "state" / "filler"
     with site.serving():
-        with filler.open("wb", buffering=0) as file, contextlib.suppress(OSError):
-            while file.write(bytes(1 << 12)):
-                pass
-        jobids = site.run_jobs("Full")
-        assert all(not row.good for row in site.ended(jobids))
+        with filled(site.base / "state"):
+            jobids = site.run_jobs("Full")
+            assert all(not row.good for row in site.ended(jobids))
         assert any("No space left" in site.log(j) or "full" in site.log(j) for j in jobids)
-        filler.unlink()
         site.closed()
+        check_complete(site, site.run_jobs("Full"), tmp_path)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a small filesystem")
+def test_a_coordinator_comes_back_when_the_ledgers_disk_has_room_again(site, tmp_path):
+    with site.serving():
+        before = site.actor_pid("CoordinatorActor")
+        with contextlib.ExitStack() as full:
+            with site.held() as jobids:
+                full.enter_context(filled(site.settings.state.ledger.parent))
+            assert not any(row.good for row in site.ended(jobids))
+            await_true(lambda: before not in site.actor_pids("CoordinatorActor"))
+            assert "full" in site.forebay("status", code=1).stderr
+        await_true(lambda: site.run("status").returncode == 0)
         check_complete(site, site.run_jobs("Full"), tmp_path)

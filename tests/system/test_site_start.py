@@ -272,6 +272,12 @@ def test_a_director_that_is_down_or_another_one_is_named(site, tmp_path, directi
     assert len(site.runs()) == runs
 
 
+def test_a_catalog_that_movers_cannot_ask_is_named(site, tmp_path):
+    config = changed(site, tmp_path, site.lab.lab.catalog, tmp_path / "none.db")
+    said = refused(site, config, "serve")
+    assert f"mover m1: the catalog {tmp_path}/none.db cannot be read: " in said
+
+
 def test_two_services_for_one_state_directory_are_refused(site, tmp_path):
     site.forebay("serve", "--detach")
     before = site.actor_pid("CoordinatorActor")
