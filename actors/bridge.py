@@ -7,12 +7,13 @@ Does not cover: the streams (bacula_bridge.server).
 from __future__ import annotations
 
 import os
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 
 import ray
 
-from actors.calls import COORDINATOR, NamedActor
+from actors.calls import COORDINATOR, NamedActor, open_again
 from actors.logs import LogSpec, set_up
 from actors.metrics import Metrics, bridge_metrics
 from bacula_bridge.catalog import Catalog
@@ -70,11 +71,15 @@ class BridgeActor:
         self._spec = spec
         self._server: BridgeServer | None = None
         self._metrics: Metrics | None = None
+        self._opening = threading.Lock()
+        open_again(self.open, f"the bridge of {spec.mover}")
 
     def open(self) -> None:
         """Listen, if it does not yet. Not in __init__: Ray would make text of its errors."""
-        if self._server is None:
-            spec = self._spec
+        spec = self._spec
+        with self._opening:
+            if self._server is not None:
+                return
             if spec.log is not None:
                 set_up(spec.log.format, spec.log.level)
             self._server = BridgeServer(
@@ -85,6 +90,10 @@ class BridgeActor:
 
     def progress(self) -> list[StreamProgress]:
         return self._server.progress() if self._server is not None else []
+
+    def connections(self) -> int:
+        """Count the jobs that stream or wait for their place."""
+        return self._server.connections if self._server is not None else 0
 
     def stop(self) -> None:
         if self._server is not None:
@@ -102,5 +111,5 @@ class BridgeActor:
         return os.getpid()
 
     def __repr__(self) -> str:
-        streams = len(self.progress())
-        return f"bridge {self._spec.mover}: {streams} stream{'' if streams == 1 else 's'}"
+        # Ray asks once, right after __init__.
+        return f"bridge of {self._spec.mover}"

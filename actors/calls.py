@@ -6,7 +6,10 @@ Does not cover: what may be asked twice; whoever asks knows.
 
 from __future__ import annotations
 
+import logging
+import threading
 import time
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import ray
@@ -14,11 +17,14 @@ from ray.actor import ActorHandle
 from ray.exceptions import GetTimeoutError, RayError, RayTaskError
 
 from shards.errors import ForebayError
+from shards.ledger import LedgerClosed
 
 NAMESPACE = "forebay"
 COORDINATOR = "coordinator"
 CALL_TIMEOUT_S = 120.0
 RETRY_S = 0.5
+OPEN_AGAIN_S = 5.0
+_LOG = logging.getLogger("forebay.actors")
 _FORGOTTEN = "WrongClusterID"  # what Ray's clients are told by a GCS that began anew
 
 Answer = TypeVar("Answer")
@@ -68,6 +74,29 @@ def answer(reference: ray.ObjectRef[Answer], whom: str, wait_s: float = 0.0) -> 
         raise gone(whom, error) from error
 
 
+def open_again(open_it: Callable[[], None], whom: str) -> None:
+    """Open an actor that Ray has started again: nobody else may be there to do it.
+
+    Called in its __init__. What keeps it from opening is logged, and tried again.
+    """
+    if not ray.get_runtime_context().was_current_actor_reconstructed:
+        return
+
+    def run() -> None:
+        said = ""
+        while True:
+            try:
+                open_it()
+                return
+            except ForebayError as error:
+                if str(error) != said:
+                    _LOG.error("%s cannot be opened again: %s", whom, error)
+                said = str(error)
+            time.sleep(OPEN_AGAIN_S)
+
+    threading.Thread(target=run, name="open-again", daemon=True).start()
+
+
 class NamedActor:
     """An actor by its name. One that is restarted, or replaced, is asked again for a while."""
 
@@ -90,7 +119,7 @@ class NamedActor:
         while True:
             try:
                 return answer(getattr(self._found(), method).remote(*arguments), self._whom, wait_s)
-            except (ActorGone, ActorStarting):
+            except (ActorGone, ActorStarting, LedgerClosed):
                 self._handle = None
                 if time.monotonic() >= deadline:
                     raise

@@ -6,14 +6,14 @@ Does not cover: any decision (bacula_bridge.coordinator).
 
 from __future__ import annotations
 
-import contextlib
+import logging
 import os
 import threading
 import traceback
 
 import ray
 
-from actors.calls import ActorStarting
+from actors.calls import ActorStarting, open_again
 from actors.logs import set_up
 from actors.metrics import Metrics, coordinator_metrics
 from actors.service import ServiceSpec, WalkerPool
@@ -30,10 +30,11 @@ from shards.lease import Pacing
 from shards.ledger import Dataset, Lease, LeaseResult, Run
 from shards.ledger_schema import HsmPolicy
 from shards.shard_jobs import CatalogEnd, ReceiptsInfo, ShardJob
-from shards.state import StateDirectory
+from shards.state import StateDirectory, StateDirectoryError
 
 # Each walker and each stream may hold one waiting call; the rest never waits.
 WAITING_CALLS_MAX = 256
+_LOG = logging.getLogger("forebay.coordinator")
 TICK_S = 2.0  # how often the catalog is asked which jobs are over
 STOP_WAIT_S = 20.0
 EXIT_BUG = 70  # EX_SOFTWARE, sysexits(3)
@@ -64,6 +65,7 @@ class CoordinatorActor:
         self._closing = threading.Event()
         self._ticker: threading.Thread | None = None
         self._metrics: Metrics | None = None
+        open_again(self.open, "the coordinator")
 
     @property
     def _coordinator(self) -> Coordinator:
@@ -81,10 +83,14 @@ class CoordinatorActor:
             if self._service is not None:
                 set_up(self._service.log.format, self._service.log.level)
             policy = self._service.policy if self._service else None
-            opened = Coordinator(
-                *(self._state, self._catalog, self._change_source, self._targets, Snapshots()),
-                service=policy,
-            )
+            try:
+                opened = Coordinator(
+                    *(self._state, self._catalog, self._change_source, self._targets, Snapshots()),
+                    service=policy,
+                )
+            except OSError as error:
+                folder = str(self._state.ledger.parent)
+                raise StateDirectoryError(folder, error.strerror) from error
             try:
                 if self._service is not None:
                     self._service.define(opened)
@@ -101,11 +107,17 @@ class CoordinatorActor:
                 self._ticker.start()
 
     def _tick(self, coordinator: Coordinator, pool: WalkerPool) -> None:
+        trouble = ""
         try:
             while not self._closing.wait(TICK_S):
-                with contextlib.suppress(CatalogUnavailable):  # jobs run on meanwhile
+                before, trouble = trouble, ""
+                try:
                     pool.step()
                     coordinator.tick()
+                except CatalogUnavailable as error:  # jobs run on meanwhile
+                    trouble = str(error)
+                if trouble != before:
+                    _LOG.warning("%s", trouble or "the catalog can be read again")
             pool.stop()
         finally:
             if not self._closing.is_set():
@@ -134,18 +146,20 @@ class CoordinatorActor:
         return self._service.digest if self._service else ""
 
     @ray.method(concurrency_group="control")
-    def drain(self) -> list[int]:
-        return self._coordinator.drain()
+    def drain(self, draining: bool = True) -> list[int]:
+        return self._coordinator.drain(draining)
+
+    @ray.method(concurrency_group="control")
+    def draining(self) -> bool:
+        return self._coordinator.draining
 
     @ray.method(concurrency_group="control")
     def open_runs(self) -> list[RunStatus]:
         return self._coordinator.open_runs()
 
     def __repr__(self) -> str:
-        if self._opened is None:
-            return "coordinator: starting"
-        runs = ", ".join(f"{s.run.dataset} run {s.run.number}" for s in self._opened.open_runs())
-        return f"coordinator: {runs or 'no run is open'}"
+        # Ray asks once, right after __init__.
+        return f"coordinator of {self._state.base}"
 
     @ray.method(concurrency_group="control")
     def define_dataset(

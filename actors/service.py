@@ -7,6 +7,7 @@ Does not cover: what a walker does (walker), who gets which lease (bacula_bridge
 from __future__ import annotations
 
 import contextlib
+import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,8 +28,11 @@ from shards.lease import Pacing
 from shards.ledger_schema import HsmPolicy
 from shards.state import StateDirectory
 
+_LOG = logging.getLogger("forebay.coordinator")
 MOVER_LABEL = "forebay-mover"
+WALKER, BRIDGE = "walker-", "bridge-"  # how the names of their actors begin
 STARTS_MAX = 5  # of walkers in a row, before the scans that need them are given up
+STAYED_S = 60.0  # a walker that lived so long begins a new row
 PATIENCE_S = 45.0  # the plugin gives up after 60 s of silence
 
 
@@ -75,8 +79,11 @@ class WalkerPool:
         self._coordinator = coordinator
         self._walkers: dict[int, ActorHandle] = {}
         self._serving: dict[ray.ObjectRef[None], int] = {}
+        self._started: dict[int, float] = {}
         self._starts: dict[int, int] = {}  # since a walker last stayed
         self._busy = time.monotonic()
+        # Of a coordinator before, perhaps of another program: their leases are walked again.
+        end_actors(WALKER)
 
     def step(self) -> None:
         """Start the walkers that are needed, send restarted ones to work, end idle ones."""
@@ -110,15 +117,18 @@ class WalkerPool:
             walker = self._walkers.pop(target)
             try:
                 answer(reference, f"the walker of target {target}")
-            except ForebayError as error:  # it is gone, or its coordinator was for too long
-                self._gone(target, str(error))
+            except (ForebayError, RayError) as error:  # it is gone, or has met a bug
+                if time.monotonic() - self._started[target] > STAYED_S:
+                    self._starts.pop(target, None)
+                self._gone(target, (str(error).strip().splitlines() or ["it ended"])[-1])
                 continue
             _kill(walker)
 
     def _gone(self, target: int, reason: str) -> None:
         """A walker died; the next step starts another one, unless that goes on and on."""
+        _LOG.warning("the walker of target %s ended: %s", target, reason)
         self._starts[target] = self._starts.get(target, 0) + 1
-        if self._starts[target] > STARTS_MAX:
+        if self._starts[target] >= STARTS_MAX:
             self._starts.pop(target)
             for status in self._coordinator.open_runs():
                 if status.run.scan_ended is None:
@@ -135,7 +145,7 @@ class WalkerPool:
             self._service.log,
         )
         walker = WalkerActor.options(
-            name=f"walker-{target}",
+            name=f"{WALKER}{target}",
             namespace=NAMESPACE,
             lifetime="detached",
             get_if_exists=True,
@@ -143,6 +153,7 @@ class WalkerPool:
             fallback_strategy=[{"label_selector": {MOVER_LABEL: f"in({','.join(movers)})"}}],
         ).remote(spec, open_filesystem)
         self._walkers[target] = walker
+        self._started[target] = time.monotonic()
         self._serving[walker.serve.remote()] = target
 
     def _movers_of(self, target: int) -> Sequence[str]:
@@ -155,6 +166,22 @@ class WalkerPool:
 def _kill(walker: ActorHandle) -> None:
     with contextlib.suppress(RayError):  # the GCS is away: an idle walker stays
         ray.kill(walker, no_restart=True)
+
+
+def end_actors(prefix: str) -> None:
+    """End our named actors whose names begin so, for good."""
+    for name in named_actors(prefix):
+        kill_named(name)
+
+
+def named_actors(prefix: str) -> list[str]:
+    """Return the names of our actors that begin so; none if the GCS is away."""
+    try:
+        found = ray.util.list_named_actors(all_namespaces=True)
+    except RayError:
+        return []
+    names = [each["name"] for each in found if each["namespace"] == NAMESPACE]
+    return [name for name in names if name.startswith(prefix)]
 
 
 def kill_named(name: str) -> bool:

@@ -28,7 +28,7 @@ from bacula_bridge.run_snapshots import RunSnapshots
 from bacula_bridge.scoping import FULL_LEVEL, Scoping
 from bacula_bridge.source import Joined, JoinLater, JoinRefused, Scope, SegmentPage
 from shards.changes import ChangeSource
-from shards.errors import ForebayError, UsageError
+from shards.errors import UsageError
 from shards.lease import TARGETS_MAX, Pacing
 from shards.ledger import Dataset, Lease, LeaseResult, Run, ScanTotals
 from shards.ledger_files import LedgerCopyFailed
@@ -169,12 +169,17 @@ class Coordinator:
         assert self._keeper is not None, "this is no service"
         self._keeper.tick()
 
-    def drain(self) -> list[int]:
-        """Open no more runs; return those that are open still."""
+    def drain(self, draining: bool = True) -> list[int]:
+        """Open no more runs, or some again; return those that are open."""
         with self._news:
             assert self._keeper is not None, "this is no service"
-            self._keeper.draining = True
+            self._keeper.draining = draining
             return [run.number for run in self._ledger.open_runs()]
+
+    @property
+    def draining(self) -> bool:
+        """Tell whether no new run is opened."""
+        return self._keeper is not None and self._keeper.draining
 
     def open_runs(self) -> list[RunStatus]:
         """Return the runs that are open, for whoever looks at the service."""
@@ -505,7 +510,7 @@ class Coordinator:
 
         def page() -> SegmentPage:
             # The order matters: what is committed before the scan ends is seen before its end.
-            row = None if self._closed else self._ledger.run(run)
+            row = self._ledger.run(run)
             if row is None or row.state is not RunState.OPEN:
                 return SegmentPage((), False, refusal=f"run {run} is not open any more")
             ended, everywhere = row.scan_ended is not None, row.since is None
@@ -532,7 +537,5 @@ class Coordinator:
     def broken(self, run: int, shard: int, jobid: int, reason: str) -> None:
         """Record that a stream ended before its end."""
         with self._news:
-            if self._closed:
-                raise ForebayError("the coordinator has been closed")
             self._jobs.broken(run, shard, jobid, reason)
             self._events.broken(run, shard, jobid, reason)

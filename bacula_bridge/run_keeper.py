@@ -34,6 +34,12 @@ RECENT_JOBS = 20  # of a Job resource, in which one that is not over is looked f
 _ACTIVE = frozenset({JobState.STREAMING, JobState.STREAMED})
 
 
+class RunImpossible(ForebayError):
+    """No run could be opened: (dataset, why)."""
+
+    template = "no run of {0} can be opened: {1}"
+
+
 @dataclass(frozen=True, slots=True)
 class ServicePolicy:
     """What the service is told of its datasets, and how long it waits."""
@@ -159,14 +165,21 @@ class RunKeeper:
             opening.thread.start()
 
     def _do_open(self, opening: _Opening, dataset: str, level: str) -> None:
+        error: ForebayError | None = RunImpossible(dataset, "a bug; the coordinator's log has it")
         try:
             self._runs.open_run(dataset, level, self._policy.margins_ns[dataset])
+            error = None
         except RunOpen:  # somebody else has opened one
-            return
-        except ForebayError as error:
-            with self._news:
-                opening.error, opening.failed = error, time.monotonic()
-                self._news.notify_all()
+            error = None
+        except OSError as caught:
+            error = RunImpossible(dataset, str(caught))
+        except ForebayError as caught:
+            error = caught
+        finally:
+            if error is not None:
+                with self._news:
+                    opening.error, opening.failed = error, time.monotonic()
+                    self._news.notify_all()
 
     # The ends
 

@@ -254,8 +254,10 @@ class Connection:
         self._peer.settimeout(HELLO_TIMEOUT_S)
         kind, payload = _read_frame(self._peer)
         if kind is FrameType.HINT:
-            self._source.hint(decode_hint(payload))
-            self._peer.sendall(frame(FrameType.DONE_ACK))
+            hint = decode_hint(payload)
+            self._peer.sendall(frame(FrameType.DONE_ACK))  # the hook does not wait for us
+            with contextlib.suppress(ForebayError):  # a coordinator that is away; hints may be lost
+                self._source.hint(hint)
             return
         if kind is not FrameType.HELLO:
             raise ProtocolError("the first frame is not HELLO")

@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from urllib.parse import urlsplit
 
 import ray
@@ -35,7 +36,17 @@ from actors.calls import (
 )
 from actors.coordinator import CoordinatorActor
 from actors.logs import LogSpec
-from actors.service import MOVER_LABEL, PATIENCE_S, DatasetSpec, ServiceSpec, kill_named
+from actors.service import (
+    BRIDGE,
+    MOVER_LABEL,
+    PATIENCE_S,
+    WALKER,
+    DatasetSpec,
+    ServiceSpec,
+    end_actors,
+    kill_named,
+    named_actors,
+)
 from bacula_bridge.coordinator import RunStatus
 from bacula_bridge.run_keeper import ServicePolicy
 from bacula_bridge.server import StreamProgress
@@ -49,6 +60,7 @@ from shards.lease import Pacing
 
 CONNECT_TIMEOUT_S = 5.0
 LOOK_PERIOD_S = 5.0
+ABSENT_MAX = 2  # a coordinator is away between its end and its replacement
 CLOSE_TIMEOUT_S = 30.0
 DRAIN_POLL_S = 1.0
 
@@ -75,6 +87,15 @@ class NotServing(ForebayError):
     """No service runs in the cluster: (address)."""
 
     template = "no Forebay service runs in the Ray cluster at {0}; start it with `forebay serve`"
+
+
+class BridgeBusy(ForebayError):
+    """A bridge of another program or configuration cannot be replaced yet: (mover)."""
+
+    template = (
+        "the bridge of {0} is of another program or configuration, and has jobs: a `forebay serve`"
+        " that stays replaces it when they have ended"
+    )
 
 
 class StillOpen(ForebayError):
@@ -120,7 +141,11 @@ def dashboard_address(config: SiteConfig) -> str:
 
 
 def bridge_name(mover: str) -> str:
-    return f"bridge-{mover}"
+    return f"{BRIDGE}{mover}"
+
+
+def _bridge_of(mover: str) -> str:
+    return f"the bridge of {mover}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,9 +167,15 @@ class Service:
         self._digest = hashlib.sha256(text.encode()).hexdigest()[:12]
         self._log = LogSpec(config.log.format, config.log.level)
         self._told: dict[str, str] = {}  # what was said last of an actor
+        self._lost = ""  # why this one has nothing to look after any more
+        self._was_killed = False  # the coordinator, by us
+        self._is_draining = False
+        self._absent = 0  # looks in a row that found no coordinator
 
     def start(self) -> None:
-        """Check the nodes, and start what is not there; raises the first thing that is wrong."""
+        """Check the nodes, start what is not there, and replace what is of another program or
+        configuration; raises the first thing that is wrong.
+        """
         facts = check_nodes(self._config)
         for warning in warnings(facts):
             self._say(warning)
@@ -152,36 +183,64 @@ class Service:
         self._targets = max(
             root.targets for root in facts[self._config.coordinator_mover].roots.values()
         )
+        self._replace_coordinator()
         self._ensure_coordinator()
+        NamedActor(COORDINATOR, "the coordinator").ask("drain", False)
         for mover in self._config.mover:
-            self._ensure_bridge(mover.name)
+            try:
+                self._ensure_bridge(mover.name)
+            except BridgeBusy as busy:
+                self._say_once(_bridge_of(mover.name), str(busy))
+        self._end_strange_bridges()
 
     def look_after(self, stopping: threading.Event) -> None:
         """Start again what ends, until stopping is set. The actors outlive whoever calls this.
 
-        Raises ClusterForgotten: nothing can be looked after in that cluster any more.
+        Returns as well when somebody else has ended the service, or has taken it over. Raises
+        ClusterForgotten: nothing can be looked after in that cluster any more.
         """
         archiver = Archiver(self._config, self._say)
         while not stopping.wait(LOOK_PERIOD_S):
             archiver.step()
-            self._try("the coordinator", self._ensure_coordinator)
+            self._try("the coordinator", self._look_at_coordinator)
+            if self._lost:
+                self._say(self._lost)
+                return
+            if self._is_draining or self._absent:  # `forebay stop`: what it ends stays ended
+                continue
             for mover in self._config.mover:
-                self._try(
-                    f"the bridge of {mover.name}", lambda name=mover.name: self._ensure_bridge(name)
-                )
+                self._try(_bridge_of(mover.name), partial(self._ensure_bridge, mover.name))
+
+    def _look_at_coordinator(self) -> None:
+        actor = self._living(COORDINATOR, "the coordinator")
+        if actor is None and not self._was_killed:
+            self._absent += 1
+            if self._absent >= ABSENT_MAX:
+                self._lost = "the service was stopped: there is nothing to look after any more"
+            return
+        self._absent = 0
+        if actor is not None and self._ask(actor.about, "the coordinator") != self._digest:
+            self._lost = "another `forebay serve`, with another program or file, has taken over"
+            return
+        self._ensure_coordinator()
+        self._is_draining = NamedActor(COORDINATOR, "the coordinator").ask("draining")
 
     def _try(self, whom: str, ensure: Callable[[], None]) -> None:
         """Ensure something, and say once what keeps it from being there."""
-        said = ""
         try:
             ensure()
         except ClusterForgotten:
             raise
         except ForebayError as error:
-            said = str(error)
-        if said != self._told.get(whom, ""):
-            self._say(said or f"{whom} is there again")
-            self._told[whom] = said
+            self._say_once(whom, str(error))
+            return
+        if self._told.pop(whom, ""):
+            self._say(f"{whom} is there again")
+
+    def _say_once(self, whom: str, text: str) -> None:
+        if self._told.get(whom) != text:
+            self._say(text)
+            self._told[whom] = text
 
     def _service_spec(self, facts: NodeFacts) -> ServiceSpec:
         config = self._config
@@ -209,12 +268,14 @@ class Service:
             self._log,
         )
 
-    def _ensure_coordinator(self) -> None:
+    def _replace_coordinator(self) -> None:
         actor = self._living(COORDINATOR, "the coordinator")
         if actor is not None and self._ask(actor.about, "the coordinator") != self._digest:
             self._say("the coordinator is of another program or configuration: it is replaced")
             self._close(COORDINATOR, actor.close)
-            actor = None
+
+    def _ensure_coordinator(self) -> None:
+        actor = self._living(COORDINATOR, "the coordinator")
         if actor is None:
             actor = CoordinatorActor.options(
                 **self._placed(COORDINATOR, self._config.coordinator_mover), max_restarts=-1
@@ -224,11 +285,11 @@ class Service:
         self._open(COORDINATOR, actor, "the coordinator")
 
     def _ensure_bridge(self, mover: str) -> None:
-        name, whom = bridge_name(mover), f"the bridge of {mover}"
+        name, whom = bridge_name(mover), _bridge_of(mover)
         actor = self._living(name, whom)
         if actor is not None and self._ask(actor.about, whom) != self._digest:
-            if self._ask(actor.progress, whom):
-                return  # its streams end first; the next look replaces it
+            if self._ask(actor.connections, whom):
+                raise BridgeBusy(mover)
             self._say(f"{whom} is of another program or configuration: it is replaced")
             self._close(name, actor.stop)
             actor = None
@@ -262,8 +323,8 @@ class Service:
         except RayError as error:
             raise gone(whom, error) from error
 
-    def _ask(self, method: object, whom: str) -> object:
-        return answer(method.remote(), whom)  # type: ignore[attr-defined]
+    def _ask(self, method: object, whom: str, *arguments: object) -> object:
+        return answer(method.remote(*arguments), whom)  # type: ignore[attr-defined]
 
     def _open(self, name: str, actor: ActorHandle, whom: str) -> None:
         try:
@@ -272,7 +333,22 @@ class Service:
             raise  # it may be restarted at this moment
         except ForebayError:
             kill_named(name)
+            self._was_killed = self._was_killed or name == COORDINATOR
             raise
+        if name == COORDINATOR:
+            self._was_killed = False
+
+    def _end_strange_bridges(self) -> None:
+        """End the bridges of movers that are not in the configuration any more."""
+        wanted = {bridge_name(mover.name) for mover in self._config.mover}
+        for name in named_actors(BRIDGE):
+            actor = self._living(name, name) if name not in wanted else None
+            if actor is None:
+                continue
+            if self._ask(actor.connections, name):
+                self._say(f"{name}: no such mover is configured, but it has jobs: it is left alone")
+            else:
+                self._close(name, actor.stop)
 
     def _close(self, name: str, close: object) -> None:
         with contextlib.suppress(RayError):
@@ -285,11 +361,16 @@ def open_runs(config: SiteConfig) -> list[RunStatus]:
     return _coordinator(config).ask("open_runs")
 
 
+def is_draining(config: SiteConfig) -> bool:
+    """Tell whether the service opens no more runs: `forebay stop` waits, or was given up."""
+    return _coordinator(config).ask("draining")
+
+
 def bridges(config: SiteConfig) -> list[BridgeStatus]:
     """Return what each mover's bridge streams."""
     found = []
     for mover in config.mover:
-        asked = NamedActor(bridge_name(mover.name), f"the bridge of {mover.name}")
+        asked = NamedActor(bridge_name(mover.name), _bridge_of(mover.name))
         try:
             found.append(BridgeStatus(mover.name, tuple(asked.ask("progress"))))
         except ActorGone as error:
@@ -311,10 +392,13 @@ def stop(config: SiteConfig, wait_s: float, now: bool, say: Callable[[str], None
         say(f"waiting for run {', '.join(map(str, runs))} to end")
         time.sleep(min(DRAIN_POLL_S, max(0.0, deadline - time.monotonic())))
     names = [bridge_name(mover.name) for mover in config.mover]
+    with contextlib.suppress(ForebayError):
+        coordinator.ask("drain")  # whoever looks after the service lets go of it
     for name, method in [*((name, "stop") for name in names), (COORDINATOR, "close")]:
         with contextlib.suppress(ForebayError):
             NamedActor(name, name).ask(method)
         kill_named(name)
+    end_actors(WALKER)
     return True
 
 

@@ -48,6 +48,12 @@ class LedgerBusy(ForebayError):
     )
 
 
+class LedgerClosed(ForebayError):
+    """Whoever has the ledger is ending; the next one can be asked the same."""
+
+    template = "the run ledger {0} has been closed"
+
+
 class LedgerDamaged(ForebayError):
     """The ledger cannot be used."""
 
@@ -202,6 +208,7 @@ class Ledger:
     ) -> None:
         """make is called, under the lock, when there is no ledger yet."""
         self.path = path
+        self._closed = False
         self._lock: int | None = None
         if not read_only:
             self._lock = self._take_lock()
@@ -274,6 +281,7 @@ class Ledger:
         return bool(self.query("SELECT 1 FROM imported WHERE run = ?", (run,)))
 
     def close(self) -> None:
+        self._closed = True
         self._db.close()
         self._release_lock()
 
@@ -282,7 +290,12 @@ class Ledger:
         try:
             return self._db.execute(sql, parameters).fetchall()
         except sqlite3.DatabaseError as error:
-            raise LedgerDamaged(str(self.path), str(error)) from error
+            raise self._unusable(error) from error
+
+    def _unusable(self, error: sqlite3.DatabaseError) -> ForebayError:
+        if self._closed:
+            return LedgerClosed(str(self.path))
+        return LedgerDamaged(str(self.path), str(error))
 
     def _first(self, sql: str, parameters: Sequence[object] = ()) -> sqlite3.Row | None:
         rows = self.query(sql, parameters)
@@ -303,7 +316,7 @@ class Ledger:
         except sqlite3.IntegrityError:
             raise
         except sqlite3.DatabaseError as error:
-            raise LedgerDamaged(str(self.path), str(error)) from error
+            raise self._unusable(error) from error
 
     # Epochs
 

@@ -90,12 +90,14 @@ def status(config: ConfigOption = None, json: JsonOption = False) -> None:
 
     site = site_config(config)
     connected(site)
-    from cluster.service import bridges, open_runs
+    from cluster.service import bridges, is_draining, open_runs
 
-    runs, movers = open_runs(site), bridges(site)
+    runs, movers, draining = open_runs(site), bridges(site), is_draining(site)
     if json:
-        print_json(_as_json(runs, movers))
+        print_json({"draining": draining, **_as_json(runs, movers)})
         return
+    if draining:
+        print("no new run is opened: `forebay stop` was called; `forebay serve` takes it back")
     for run in runs:
         print(_run_line(run))
     if not runs:

@@ -5,6 +5,7 @@ started again, hooks that come twice or never, a service that is being stopped.
 Does not cover: Ray and Bacula (tests/system/test_site.py).
 """
 
+import errno
 import os
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from bacula_bridge.run_keeper import RunKeeper, ServicePolicy
 from bacula_bridge.scoping import Scoping
 from bacula_bridge.source import JoinLater, JoinRefused
 from shards.changes import Gap
+from shards.ledger import LedgerClosed
 from shards.ledger_schema import JobState, RunState
 from shards.shard_jobs import ReceiptsInfo, ShardTaken, StreamSummary
 from tests.support.bridge_site import DEADLINE_S, Pause, Site
@@ -257,6 +259,54 @@ def test_a_run_that_cannot_be_opened_is_refused_once_and_tried_anew(site, monkey
     monkeypatch.undo()
     monkeypatch.setattr(run_keeper, "WAITING_S", 0.0)
     assert joined(site, hello(3))[0].accept.run
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), "No space left on device"),
+        (ZeroDivisionError(), "a bug; the coordinator's log has it"),
+    ],
+)
+def test_no_job_waits_for_a_run_that_could_not_be_opened(site, monkeypatch, error, said):
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr(Coordinator, "open_run", fail)
+    with pytest.raises(JoinRefused, match=said):
+        joined(site, hello(1))
+
+
+def test_whoever_waits_for_a_coordinator_that_is_closed_can_ask_the_next_one(site):
+    begin(site, 1)
+    (one,) = joined(site, hello(1))
+    found = []
+
+    def ask(question, *arguments):
+        try:
+            question(*arguments)
+        except LedgerClosed as error:
+            found.append(error)
+
+    questions = [(site.coordinator.segments, one.accept.run, 0, DEADLINE_S)]
+    # Its shard is taken: it waits for the next run.
+    questions.append((joined, site, hello(2)))
+    threads = [threading.Thread(target=ask, args=each) for each in questions]
+    for thread in threads:
+        thread.start()
+    site.coordinator.close()
+    for thread in threads:
+        thread.join(DEADLINE_S)
+    assert len(found) == len(questions)
+    site.coordinator = Coordinator(site.state, site.catalog, service=POLICY)
+
+
+def test_a_service_that_was_to_be_stopped_may_go_on(site):
+    site.coordinator.drain()
+    assert site.coordinator.draining
+    site.coordinator.drain(False)
+    joined(site, hello(1))
 
 
 def test_a_job_waits_while_the_catalog_cannot_be_read(site, monkeypatch):
