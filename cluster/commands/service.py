@@ -12,10 +12,12 @@ import typer
 
 from cluster.commands.site import ConfigOption, site_config
 from cluster.output import JsonOption, plural, print_json, show_size, show_time
+from shards.errors import ForebayError
 
 if TYPE_CHECKING:
     from bacula_bridge.coordinator import RunStatus
     from cluster.service import BridgeStatus
+    from cluster.site_config import SiteConfig
 
 STOP_WAIT_S = 3600.0
 
@@ -46,6 +48,7 @@ def serve(
     from cluster.preflight import check_nodes, warnings
     from cluster.service import Service
 
+    _ask_director(site)
     if check:
         found = check_nodes(site)
         for warning in warnings(found):
@@ -63,6 +66,16 @@ def serve(
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.set())
     service.look_after(stopping)
+
+
+def _ask_director(site: SiteConfig) -> None:
+    """Say what keeps us from the Director; the service needs it for nothing but its jobs."""
+    from cluster.sites import site_director
+
+    try:
+        site_director(site).progress([])
+    except ForebayError as error:
+        _say(f"{error}; until then no job comes, and `forebay backup` starts none")
 
 
 def stop(

@@ -269,6 +269,9 @@ def test_a_director_that_is_down_or_another_one_is_named(site, tmp_path, directi
     )
     assert done.returncode == 1, done
     assert "bconsole could not reach the Director: " in ours(done.stderr)[-1]
+    config = changed(site, tmp_path, real, other)
+    warned, *_ = ours(site.forebay("serve", "--check", "--config", config).stderr)
+    assert "bconsole could not reach the Director: " in warned
     assert len(site.runs()) == runs
 
 
