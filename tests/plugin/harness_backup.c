@@ -363,11 +363,17 @@ static void await_go(void) {
   close(fd);
 }
 
+enum { CANCEL_FILES_MAX = 10 }; /* a job has so many files at most before it sees the event */
+
 static void count_file(struct job *job, bool over) {
   pthread_mutex_lock(&job->lock);
   job->files += !over;
   job->over = over;
   pthread_cond_broadcast(&job->changed);
+  /* The other thread may be slow: the job goes on for some files, not to its end. */
+  while (settings.cancel >= 0 && !over && job->files >= settings.cancel + CANCEL_FILES_MAX &&
+         !atomic_load(&job->canceled))
+    pthread_cond_wait(&job->changed, &job->lock);
   pthread_mutex_unlock(&job->lock);
 }
 
@@ -377,9 +383,12 @@ static void *cancel_main(void *argument) {
   while (job->files < settings.cancel && !job->over)
     pthread_cond_wait(&job->changed, &job->lock);
   bool over = job->over;
-  pthread_mutex_unlock(&job->lock);
   if (!over) {
     atomic_store(&job->canceled, true);
+    pthread_cond_broadcast(&job->changed);
+  }
+  pthread_mutex_unlock(&job->lock);
+  if (!over) {
     event(job, bEventCancelCommand, NULL);
   }
   return NULL;
