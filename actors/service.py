@@ -82,8 +82,8 @@ class WalkerPool:
         self._started: dict[int, float] = {}
         self._starts: dict[int, int] = {}  # since a walker last stayed
         self._busy = time.monotonic()
-        # Of a coordinator before, perhaps of another program: their leases are walked again.
-        end_actors(WALKER)
+        end_actors(WALKER)  # of a coordinator before, perhaps of another program
+        coordinator.walkers_ended()
 
     def step(self) -> None:
         """Start the walkers that are needed, send restarted ones to work, end idle ones."""

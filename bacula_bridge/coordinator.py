@@ -191,6 +191,13 @@ class Coordinator:
         with self._news:
             return [target for target in range(self._targets) if self._has_work(target)]
 
+    def walkers_ended(self) -> None:
+        """Let what walkers have leased be pending again: there are none any more."""
+        with self._news:
+            for row in self._ledger.query("SELECT DISTINCT role FROM leases WHERE state = 'open'"):
+                self._ledger.take_epoch(row["role"])
+            self._news.notify_all()
+
     # Datasets and runs
 
     def define_dataset(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import time
+import signal
+import threading
 from typing import Annotated
 
 import typer
@@ -43,10 +44,24 @@ def top(
     if once or not console.is_terminal:
         console.print(screen(observer.look(), console.width))
         return
-    try:
-        with Live(console=console, screen=True, auto_refresh=False) as live:
-            while True:
-                live.update(screen(observer.look(), console.width), refresh=True)
-                time.sleep(interval)
-    except KeyboardInterrupt:
-        return  # this is how one leaves it
+    leaving = _leaving()
+    with Live(console=console, screen=True, auto_refresh=False) as live:
+        while not leaving.is_set():
+            live.update(screen(observer.look(), console.width), refresh=True)
+            leaving.wait(interval)
+
+
+def _leaving() -> threading.Event:
+    """Return what Ctrl-C sets: an exception in the middle of a screen could leave it half done.
+
+    The second Ctrl-C is such an exception, for a look that takes too long.
+    """
+    leaving = threading.Event()
+
+    def leave(number: int, _frame: object) -> None:
+        leaving.set()
+        signal.signal(number, signal.default_int_handler)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, leave)
+    return leaving
