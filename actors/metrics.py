@@ -13,9 +13,8 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
-from pathlib import Path
 
 import ray
 from ray.util import metrics
@@ -188,15 +187,20 @@ def actor_name(kind: str) -> str:
     return kind
 
 
-def coordinator_metrics(state: StateDirectory, catalog: Catalog, ledger: Path) -> Metrics:
-    """Begin to sample the ledger, the change logs and the state directory."""
+def coordinator_metrics(
+    state: StateDirectory, catalog: Catalog, datasets: Collection[str] | None
+) -> Metrics:
+    """Begin to sample the ledger, the change logs and the state directory.
+
+    datasets: those that a service has configured; None: all that the ledger has.
+    """
     name = actor_name("coordinator")
     return Metrics(
         name,
         [
-            LedgerMeasures(ledger).samples,
+            LedgerMeasures(state.ledger, datasets).samples,
             ChangeMeasures(state.changes("")).samples,
-            StateMeasures(state, ledger).samples,
+            StateMeasures(state).samples,
             lambda: catalog_samples(catalog, name),
         ],
     )

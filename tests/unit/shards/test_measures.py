@@ -95,6 +95,13 @@ def test_a_dataset_without_a_backup_says_so(ledger):
     assert ("last_run_good", "d") not in found
 
 
+def test_a_dataset_that_is_configured_no_more_is_not_there(ledger):
+    ledger.put_dataset(Dataset("gone", "posix", b"/gone", 1, 0))
+    assert {key[1] for key in sample(ledger)} == {"d", "gone"}
+    found = values(LedgerMeasures(ledger.path, {"d", "new"}).samples())
+    assert {key[1] for key in found} == {"d"}
+
+
 def test_an_open_run_shows_what_is_pending_and_leased(ledger):
     ledger.begin_run("d", "full")
     epoch = ledger.take_epoch("walker:0")
