@@ -4,6 +4,7 @@ import os
 import re
 import threading
 import time
+import types
 
 import pytest
 
@@ -207,6 +208,19 @@ def test_sizes_of_the_state_directory(tmp_path, monkeypatch):
     monkeypatch.setattr(state_measures, "FILES_MAX", 1)
     measures._due = 0.0
     assert counted(measures)["state_files", "runs"] == 1
+
+
+def test_the_ledgers_own_disk_is_looked_at(tmp_path, monkeypatch):
+    disks = {tmp_path / "state": (1000, 10), tmp_path / "own": (500, 3)}
+
+    def statvfs(folder):
+        size, free = disks[folder]
+        return types.SimpleNamespace(f_blocks=size, f_bavail=free, f_frsize=4096, f_favail=7)
+
+    monkeypatch.setattr(state_measures.os, "statvfs", statvfs)
+    found = values(StateMeasures(StateDirectory(tmp_path / "state", tmp_path / "own")).samples())
+    assert (found["state_size_bytes",], found["state_free_bytes",]) == (4096_000, 40_960)
+    assert (found["ledger_size_bytes",], found["ledger_free_bytes",]) == (2048_000, 12_288)
 
 
 def test_a_slow_count_holds_up_nothing_and_is_made_seldom(tmp_path, monkeypatch):
