@@ -22,9 +22,12 @@ from pathlib import Path
 
 import pytest
 
-from cluster.site_config import check, shown
+from cluster.dashboards.files import TOKEN_FILE, write_prometheus
+from cluster.site_config import check, load, shown
 from cluster.systemd_units import units
+from shards.errors import ForebayError
 from tests.support.privileges import NOBODY, as_nobody, can_change_user
+from tests.support.prometheus import programs
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(400)]
 
@@ -251,6 +254,32 @@ def test_the_dashboard_asks_for_the_token(running, path):
     url = f"http://127.0.0.1:{running.dashboard}{path}"
     assert answer(url) == 401
     assert answer(url, running.token) == 200
+
+
+def test_prometheus_finds_the_nodes_through_the_dashboard(running, tmp_path):
+    try:
+        _, promtool = programs()
+    except (ForebayError, OSError) as error:
+        pytest.skip(f"Prometheus cannot be had: {error}")
+    configuration, _ = write_prometheus(tmp_path, ray=load(running.config).ray)
+    ports = {first + 5 for first in running.blocks.values()}
+
+    def discovered(token):
+        (tmp_path / TOKEN_FILE).write_text(token)
+        done = subprocess.run(
+            [promtool, "check", "service-discovery", "--timeout=5s", configuration, "ray"],
+            capture_output=True,
+            text=True,
+            timeout=COMMAND_S,
+            check=False,
+        )
+        found = re.findall(r'"__address__": "([^"]+):(\d+)"', done.stdout)
+        return {int(port) for _, port in found}, done.stdout + done.stderr
+
+    deadline = time.monotonic() + WAIT_S
+    while not ports <= (found := discovered(running.token))[0]:
+        assert time.monotonic() < deadline, found
+    assert discovered("0" * 32)[0] == set()
 
 
 def test_so_do_the_agents_of_the_nodes(running):
