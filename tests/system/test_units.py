@@ -12,16 +12,19 @@ import secrets
 import shlex
 import shutil
 import socket
+import sqlite3
 import subprocess
 import tempfile
 import time
 import urllib.error
 import urllib.request
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 
 import pytest
 
+from bacula_bridge.catalog import _JOB_COLUMNS
+from bacula_bridge.catalog_sources import VERSION
 from cluster.dashboards.files import TOKEN_FILE, write_prometheus
 from cluster.site_config import check, load, shown
 from cluster.systemd_units import units
@@ -58,6 +61,16 @@ def free_block(*others):
             return first
 
 
+def make_catalog(path):
+    """Make a catalog that no job is in yet, as far as `forebay serve --check` looks at one."""
+    with closing(sqlite3.connect(path)) as database:
+        database.execute(f"CREATE TABLE Job ({_JOB_COLUMNS})")
+        database.execute("CREATE TABLE Version (VersionId)")
+        database.execute("INSERT INTO Version VALUES (?)", (VERSION,))
+        database.commit()
+    path.chmod(0o644)  # the unit's user reads it
+
+
 class Units:
     """The units' processes; close() ends them."""
 
@@ -76,6 +89,8 @@ class Units:
         self.blocks["forebay-ray-worker@.service"] = free_block(head)
         self.port, self.dashboard = head + 7, head + 8
         self.config = self.base / "forebay.toml"
+        self.catalog = self.base / "catalog.db"
+        make_catalog(self.catalog)
         for name in ("state", "ledger"):
             (self.base / name).mkdir(mode=0o700)
         (self.base / "run").mkdir(mode=0o700)
@@ -91,7 +106,7 @@ class Units:
                 "dashboard": f"http://127.0.0.1:{self.dashboard}",
                 "token_file": str(self.token_file),
             },
-            "bacula": {"catalog": f"{self.base}/catalog.db"},
+            "bacula": {"catalog": str(self.catalog)},
             "mover": [{"name": name, "client": f"{name}-fd"} for name in ("m1", "m2")],
             "dataset": [{"name": "data", "root": str(self.tree), "shards": 2}],
         }
