@@ -98,7 +98,8 @@ class CoordinatorActor:
                 opened.close()
                 raise
             self._opened = opened
-            self._metrics = coordinator_metrics(self._state, self._catalog, self._state.ledger)
+            names = {each.name for each in self._service.datasets} if self._service else None
+            self._metrics = coordinator_metrics(self._state, self._catalog, names)
             if self._service is not None:
                 pool = WalkerPool(self._service, opened)
                 self._ticker = threading.Thread(

@@ -13,9 +13,8 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
-from pathlib import Path
 
 import ray
 from ray.util import metrics
@@ -39,6 +38,7 @@ INTERVAL_VARIABLE = "RAY_metrics_report_interval_ms"
 INTERVAL_MS = 10_000
 PERIOD_MIN_S, PERIOD_MAX_S = 0.5, 30.0
 STOP_TIMEOUT_S = 5.0
+BUG_PAUSE_S = 3600.0  # a sampler with a bug is tried again so much later: a traceback an hour
 
 _log = logging.getLogger("forebay.metrics")
 
@@ -121,6 +121,9 @@ class Metrics:
         self._samplers = [ProcessMeasures(actor).samples, *samplers]
         self._errors = 0
         self._said: set[str] = set()
+        self._paused: dict[int, float] = {}  # samplers with a bug, until when
+        self._is_bug = False
+        self._took_s = 0.0
         self._exporter = exporter or process_exporter()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="metrics", daemon=True)
@@ -138,22 +141,43 @@ class Metrics:
             self._stopping.wait(period)
 
     def _sample(self) -> None:
-        started = time.thread_time()
-        for sampler in self._samplers:
-            try:
-                self._exporter.export(sampler())
-            except (ForebayError, OSError, sqlite3.Error) as error:
-                self._errors += 1
-                if str(error) not in self._said:  # each sentence once
-                    self._said.add(str(error))
-                    _log.warning("metrics of %s are incomplete: %s", self._actor, error)
-        took = time.thread_time() - started
+        self._took_s = 0.0
+        for place, sampler in enumerate(self._samplers):
+            if time.monotonic() < self._paused.get(place, 0.0):
+                self._errors += 1  # what is missing is missing still
+                continue
+            self._is_bug = True
+            # A bug ends this thread alone: Python writes its traceback to the actor's log.
+            thread = threading.Thread(
+                target=self._take, args=(sampler,), name="sample", daemon=True
+            )
+            thread.start()
+            thread.join()
+            if self._is_bug:
+                self._failed("a mistake of ours, with its traceback in the actor's log")
+                self._paused[place] = time.monotonic() + BUG_PAUSE_S
         self._exporter.export(
             [
-                Sample("forebay_metrics_sample_seconds", took, (self._actor,)),
+                Sample("forebay_metrics_sample_seconds", self._took_s, (self._actor,)),
                 Sample("forebay_metrics_errors_total", self._errors, (self._actor,)),
             ]
         )
+
+    def _take(self, sampler: Sampler) -> None:
+        try:
+            self._exporter.export(sampler())
+            self._is_bug = False
+        except (ForebayError, OSError, sqlite3.Error) as error:
+            self._is_bug = False
+            self._failed(str(error))
+        finally:
+            self._took_s += time.thread_time()  # all that this thread has done
+
+    def _failed(self, why: str) -> None:
+        self._errors += 1
+        if why not in self._said:  # each sentence once
+            self._said.add(why)
+            _log.warning("metrics of %s are incomplete: %s", self._actor, why)
 
 
 def actor_name(kind: str) -> str:
@@ -163,15 +187,20 @@ def actor_name(kind: str) -> str:
     return kind
 
 
-def coordinator_metrics(state: StateDirectory, catalog: Catalog, ledger: Path) -> Metrics:
-    """Begin to sample the ledger, the change logs and the state directory."""
+def coordinator_metrics(
+    state: StateDirectory, catalog: Catalog, datasets: Collection[str] | None
+) -> Metrics:
+    """Begin to sample the ledger, the change logs and the state directory.
+
+    datasets: those that a service has configured; None: all that the ledger has.
+    """
     name = actor_name("coordinator")
     return Metrics(
         name,
         [
-            LedgerMeasures(ledger).samples,
+            LedgerMeasures(state.ledger, datasets).samples,
             ChangeMeasures(state.changes("")).samples,
-            StateMeasures(state, ledger).samples,
+            StateMeasures(state).samples,
             lambda: catalog_samples(catalog, name),
         ],
     )

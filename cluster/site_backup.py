@@ -11,9 +11,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from actors.calls import COORDINATOR, NamedActor
+from actors.calls import COORDINATOR, ActorGone, ActorStarting, NamedActor
 from bacula_bridge.catalog import JobRow
+from bacula_bridge.coordinator import RunStatus
 from bacula_bridge.director import Level
+from bacula_bridge.errors import CatalogUnavailable
 from bacula_bridge.render import job_name
 from cluster.progress import BackupDisplay
 from cluster.records import RunRecord, find_run, list_runs
@@ -27,6 +29,8 @@ from shards.ledger_schema import JobState, RunState
 POLL_S = 1.0
 # A job that ended is in its run's books a look of the keeper later.
 CLOSE_WAIT_S = 60.0
+# So long the catalog may be away while jobs are followed; they go on in any case.
+CATALOG_WAIT_S = 3600.0
 
 
 class NotInAnyRun(ForebayError):
@@ -96,32 +100,69 @@ def back_up(settings: Settings, wanted: SiteRequest, display: BackupDisplay) -> 
     jobids = director.run_jobs(names, wanted.level, wanted.client) if names else []
     display.say(f"JobId {', '.join(map(str, jobids))} of {wanted.dataset.name} started")
     try:
-        rows = _follow(settings, site, jobids, display)
-    except BaseException:
+        rows = _Following(site, jobids, display).rows()
+    except (KeyboardInterrupt, SystemExit):  # SIGINT, and what Ray's driver makes of SIGTERM
         director.cancel(jobids)
         raise
     return _closed(settings, wanted, rows)
 
 
-def _follow(
-    settings: Settings, site: SiteConfig, jobids: Sequence[int], display: BackupDisplay
-) -> list[JobRow]:
-    """Show progress until the catalog has seen all jobs end."""
-    catalog = site_catalog(site)
-    while True:
-        rows = catalog.jobs(jobids)
-        for status in open_runs(site):
-            if {job.jobid for job in status.jobs} & set(jobids):
-                display.scanned(status.scan.inodes, ended=status.run.scan_ended is not None)
-        for bridge in bridges(site):
+class _Following:
+    """Shows progress until the catalog has seen all jobs end.
+
+    Jobs go on while service or catalog are away for a while, and so does this.
+    """
+
+    def __init__(self, site: SiteConfig, jobids: Sequence[int], display: BackupDisplay) -> None:
+        self._site = site
+        self._jobids = tuple(jobids)
+        self._display = display
+        self._catalog = site_catalog(site)
+        self._coordinator = NamedActor(COORDINATOR, "the coordinator")
+        self._told: dict[str, str] = {}  # what was said last of the service, of the catalog
+
+    def rows(self) -> list[JobRow]:
+        """Return the jobs as they ended; CatalogUnavailable if it stays away."""
+        deadline = time.monotonic() + CATALOG_WAIT_S
+        while True:
+            try:
+                rows = self._catalog.jobs(self._jobids)
+            except CatalogUnavailable as error:
+                if time.monotonic() >= deadline:
+                    raise
+                self._tell("the catalog", str(error))
+            else:
+                self._tell("the catalog", "")
+                deadline = time.monotonic() + CATALOG_WAIT_S
+                if len(rows) == len(self._jobids) and all(row.ended for row in rows.values()):
+                    return [rows[jobid] for jobid in self._jobids]
+            try:
+                self._show()
+            except (ActorGone, ActorStarting) as error:
+                self._tell("the service", str(error))
+            else:
+                self._tell("the service", "")
+            time.sleep(POLL_S)
+
+    def _show(self) -> None:
+        statuses: list[RunStatus] = self._coordinator.ask("open_runs")
+        for status in statuses:
+            if any(job.jobid in self._jobids for job in status.jobs):
+                scan_ended = status.run.scan_ended is not None
+                self._display.scanned(status.scan.inodes, ended=scan_ended)
+        for bridge in bridges(self._site):
             for live in bridge.streams:
-                if live.jobid in jobids:
-                    display.shard(
+                if live.jobid in self._jobids:
+                    self._display.shard(
                         live.shard, live.acknowledged, live.total, live.size_bytes, bridge.mover
                     )
-        if len(rows) == len(jobids) and all(row.ended for row in rows.values()):
-            return [rows[jobid] for jobid in jobids]
-        time.sleep(POLL_S)
+
+    def _tell(self, whom: str, trouble: str) -> None:
+        """Say once that somebody is away, and once that they are there again."""
+        if bool(trouble) != bool(self._told.get(whom)):
+            gone = f"no news from {whom}: {trouble}; the jobs are followed further"
+            self._display.say(gone if trouble else f"{whom} answers again")
+        self._told[whom] = trouble
 
 
 def _closed(settings: Settings, wanted: SiteRequest, rows: Sequence[JobRow]) -> RunRecord:

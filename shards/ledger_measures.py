@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -27,8 +27,10 @@ PENDING_MAX = 1_000_000  # counted at most: 10^9 rows would take minutes
 class LedgerMeasures:
     """Samples a ledger. What an ended run came to is computed once."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, datasets: Collection[str] | None = None) -> None:
+        """datasets: those that are configured, no others; None: all that the ledger has."""
         self._path = path
+        self._datasets = datasets
         self._ended: dict[str, tuple[object, list[Sample]]] = {}  # by dataset
 
     def samples(self) -> list[Sample]:
@@ -49,6 +51,8 @@ class LedgerMeasures:
         )
         for dataset in ledger.datasets():
             name = dataset.name
+            if self._datasets is not None and name not in self._datasets:
+                continue  # nobody backs it up any more, and its age is no news
             runs = ledger.runs(name)
             yield Sample("forebay_dataset_shards", dataset.shards, (name,))
             yield Sample("forebay_snapshots", held.get(name, 0), (name,))

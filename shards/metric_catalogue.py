@@ -204,6 +204,12 @@ _ALL = (
     Metric("forebay_state_free_bytes", _GAUGE, "bytes", (), "free on its filesystem, for its user"),
     Metric("forebay_state_size_bytes", _GAUGE, "bytes", (), "size of that filesystem"),
     Metric("forebay_state_free_inodes", _GAUGE, "inodes", (), "free there; 0 if it does not say"),
+    Metric(
+        "forebay_ledger_free_bytes",
+        *(_GAUGE, "bytes", ()),
+        "free for its user on the filesystem with the run ledger, which may be the same one",
+    ),
+    Metric("forebay_ledger_size_bytes", _GAUGE, "bytes", (), "size of that filesystem"),
     # Bridges
     Metric("forebay_stream_live", _GAUGE, "streams", _STREAM, "streams to jobs that run now"),
     Metric("forebay_stream_sent_total", _COUNTER, "entries", _STREAM, "entries sent to jobs"),

@@ -1,6 +1,7 @@
 """Sizes of the state directory, as metrics.
 
-Covers: its parts, counted seldom, beside everything else, up to a bound; what is free around it.
+Covers: its parts, counted seldom, beside everything else, up to a bound; what is free around it,
+and around a ledger that lies elsewhere.
 Does not cover: removing anything (cluster.prune).
 """
 
@@ -23,10 +24,8 @@ FILES_MAX = 100_000  # of a part; beyond that the figures are lower bounds
 class StateMeasures:
     """Samples a state directory."""
 
-    def __init__(self, state: StateDirectory, ledger: Path | None = None) -> None:
-        """ledger: where it is, if not in the state directory."""
+    def __init__(self, state: StateDirectory) -> None:
         self._state = state
-        self._ledger = ledger or state.ledger
         self._counting: threading.Thread | None = None
         self._due = 0.0
         self._sizes: list[Sample] = []
@@ -45,11 +44,14 @@ class StateMeasures:
                 self._counting = threading.Thread(target=self._count, name="sizes", daemon=True)
                 self._counting.start()
         status = os.statvfs(self._state.base)
+        own = os.statvfs(self._state.ledger.parent)
         return [
             *self._sizes,
             Sample("forebay_state_free_bytes", status.f_bavail * status.f_frsize),
             Sample("forebay_state_size_bytes", status.f_blocks * status.f_frsize),
             Sample("forebay_state_free_inodes", status.f_favail),
+            Sample("forebay_ledger_free_bytes", own.f_bavail * own.f_frsize),
+            Sample("forebay_ledger_size_bytes", own.f_blocks * own.f_frsize),
         ]
 
     def _count(self) -> None:
@@ -67,7 +69,7 @@ class StateMeasures:
             "runs": _tree_size(state.runs),
             "views": _tree_size(state.views),
             "changes": _tree_size(state.changes("")),
-            "ledger": _ledger_size(self._ledger),
+            "ledger": _ledger_size(state.ledger),
         }
         found = []
         for part, (files, size_bytes) in parts.items():

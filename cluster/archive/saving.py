@@ -94,7 +94,7 @@ def archive_runs(
 
     One run's trouble does not keep the others; an archive that cannot be used ends it.
     """
-    wanted = _worth_it(state, keep_days) if numbers is None else sorted(set(numbers))
+    wanted = worth_archiving(state, keep_days) if numbers is None else sorted(set(numbers))
     report = SavingReport()
     for number in wanted:
         try:
@@ -124,7 +124,16 @@ def local_heads(state: StateDirectory) -> list[RunHead]:
     return heads
 
 
-def _worth_it(state: StateDirectory, keep_days: int | None) -> list[int]:
+def ended_runs(state: StateDirectory) -> dict[int, float]:
+    """Return when the runs ended that have: one question to the ledger, cheap to ask often."""
+    if not state.readable_ledger.exists():
+        return {}
+    with closing(_ledger(state)) as ledger:
+        return {run.number: run.ended for run in ledger.runs() if run.ended is not None}
+
+
+def worth_archiving(state: StateDirectory, keep_days: int | None) -> list[int]:
+    """Return the ended runs, oldest first, that saved something and that retention would keep."""
     heads = local_heads(state)
     kept = kept_runs(heads, keep_days, time.time())
     return [

@@ -63,15 +63,23 @@ def write(
 @app.command("prometheus")
 def prometheus(
     folder: FolderArgument,
+    config: Annotated[
+        Path | None,
+        typer.Option("--config", help="The site's configuration file: its dashboard is asked."),
+    ] = None,
     ray_folder: Annotated[
-        Path, typer.Option("--ray-temp-dir", help="Ray's --temp-dir on its head node.")
-    ] = Path("/tmp/ray"),
+        Path | None,
+        typer.Option("--ray-temp-dir", help="Ask a file in Ray's --temp-dir on the head instead."),
+    ] = None,
     json: JsonOption = False,
 ) -> None:
     """Write a scrape configuration and the alert rules for Prometheus."""
-    from cluster.dashboards.files import write_prometheus
+    from cluster.dashboards.files import RAY_FOLDER, write_prometheus
+    from cluster.site_config import configured_path, load
 
-    _say(write_prometheus(folder, ray_folder), json=json)
+    path = configured_path(config) if ray_folder is None else None
+    ray = None if path is None else load(path).ray
+    _say(write_prometheus(folder, ray_folder or RAY_FOLDER, ray), json=json)
 
 
 def _say(paths: list[Path], *, json: bool) -> None:

@@ -197,6 +197,14 @@ ALERTS = (
         "the state directory's filesystem has {{ $value }} free inodes",
     ),
     Alert(
+        "ForebayLedgerDiskFilling",
+        "max(ray_forebay_ledger_free_bytes) / max(ray_forebay_ledger_size_bytes)",
+        "< 0.05",
+        "{{ $value | humanizePercentage }} of the filesystem with the run ledger is free: when it"
+        " is full no run goes on",
+        severity="critical",
+    ),
+    Alert(
         "ForebayDescriptorsLow",
         "max by (actor) (ray_forebay_process_open_fds / ray_forebay_process_max_fds)",
         "> 0.8",

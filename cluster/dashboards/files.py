@@ -16,10 +16,14 @@ import yaml
 from cluster.dashboards.alerts import rules
 from cluster.dashboards.content import DASHBOARDS
 from cluster.dashboards.panels import dashboard_json
+from cluster.site_config import RayTable
 from shards.errors import ForebayError
 
 RAY_FOLDER = Path("/tmp/ray")
 DISCOVERY = "prom_metrics_service_discovery.json"  # Ray's, in its temporary folder
+DISCOVERY_PATH = "/api/prometheus/sd"  # the same from Ray's dashboard
+DISCOVERY_INTERVAL = "30s"
+TOKEN_FILE = "forebay-ray.token"  # beside Prometheus's own configuration: Ray's token, for its user
 PROMETHEUS_URL = "http://127.0.0.1:9090"
 SCRAPE_INTERVAL = "10s"  # as often as Ray passes values on
 _FILE_MODE = 0o644  # Grafana and Prometheus read them as users of their own; no secret is in them
@@ -74,29 +78,51 @@ def write_dashboards(folder: Path, prometheus_url: str = PROMETHEUS_URL) -> list
     return _write(texts)
 
 
-def write_prometheus(folder: Path, ray_folder: Path = RAY_FOLDER) -> list[Path]:
-    """Write a scrape configuration and the alert rules; return the files."""
+def write_prometheus(
+    folder: Path, ray_folder: Path = RAY_FOLDER, ray: RayTable | None = None
+) -> list[Path]:
+    """Write a scrape configuration and the alert rules; return the files.
+
+    ray: a site's Ray, whose dashboard names its nodes; None: a file in ray_folder does.
+    """
     folder = folder.absolute()
+    comment = "Merge into a Prometheus that is there; the parts are independent."
+    if ray is not None and ray.token_file is not None:
+        comment += (
+            f"\n# {TOKEN_FILE} is a copy of {ray.token_file} beside Prometheus's own"
+            "\n# configuration, mode 0400, of the user that it runs as."
+            " docs/operate/metrics.md has a way\n# without it."
+        )
     configuration = {
         "global": {"scrape_interval": SCRAPE_INTERVAL, "evaluation_interval": "30s"},
         "rule_files": ["forebay-rules.yml"],
         "scrape_configs": [
             {
                 "job_name": "ray",
-                "file_sd_configs": [{"files": [str(ray_folder / DISCOVERY)]}],
+                **_discovery(ray_folder, ray),
             }
         ],
     }
     return _write(
         {
-            folder / "prometheus.yml": _yaml(
-                configuration, "Merge into a Prometheus that is there; the parts are independent."
-            ),
+            folder / "prometheus.yml": _yaml(configuration, comment),
             folder / "forebay-rules.yml": _yaml(
                 rules(), "docs/operate/alerts.md has the runbooks."
             ),
         }
     )
+
+
+def _discovery(ray_folder: Path, ray: RayTable | None) -> dict[str, Any]:
+    if ray is None:
+        return {"file_sd_configs": [{"files": [str(ray_folder / DISCOVERY)]}]}
+    asked: dict[str, Any] = {
+        "url": f"{ray.dashboard}{DISCOVERY_PATH}",
+        "refresh_interval": DISCOVERY_INTERVAL,
+    }
+    if ray.token_file is not None:
+        asked["authorization"] = {"type": "Bearer", "credentials_file": TOKEN_FILE}
+    return {"http_sd_configs": [asked]}
 
 
 def _yaml(value: dict[str, Any], comment: str) -> str:

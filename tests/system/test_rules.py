@@ -81,6 +81,11 @@ CASES = [
         *("35m", "45m", {}),
     ),
     (
+        "ForebayLedgerDiskFilling",
+        [series("ledger_size_bytes", "100x100"), series("ledger_free_bytes", "9x30 4x70")],
+        *("35m", "45m", {}),
+    ),
+    (
         "ForebayServiceDown",
         [series("metrics_sample_seconds", "0.1x30 _x70", actor="coordinator")],
         *("35m", "60m", {"actor": "coordinator"}),

@@ -12,19 +12,25 @@ import secrets
 import shlex
 import shutil
 import socket
+import sqlite3
 import subprocess
 import tempfile
 import time
 import urllib.error
 import urllib.request
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 
 import pytest
 
-from cluster.site_config import check, shown
+from bacula_bridge.catalog import _JOB_COLUMNS
+from bacula_bridge.catalog_sources import VERSION
+from cluster.dashboards.files import TOKEN_FILE, write_prometheus
+from cluster.site_config import check, load, shown
 from cluster.systemd_units import units
+from shards.errors import ForebayError
 from tests.support.privileges import NOBODY, as_nobody, can_change_user
+from tests.support.prometheus import programs
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(400)]
 
@@ -55,6 +61,16 @@ def free_block(*others):
             return first
 
 
+def make_catalog(path):
+    """Make a catalog that no job is in yet, as far as `forebay serve --check` looks at one."""
+    with closing(sqlite3.connect(path)) as database:
+        database.execute(f"CREATE TABLE Job ({_JOB_COLUMNS})")
+        database.execute("CREATE TABLE Version (VersionId)")
+        database.execute("INSERT INTO Version VALUES (?)", (VERSION,))
+        database.commit()
+    path.chmod(0o644)  # the unit's user reads it
+
+
 class Units:
     """The units' processes; close() ends them."""
 
@@ -73,6 +89,8 @@ class Units:
         self.blocks["forebay-ray-worker@.service"] = free_block(head)
         self.port, self.dashboard = head + 7, head + 8
         self.config = self.base / "forebay.toml"
+        self.catalog = self.base / "catalog.db"
+        make_catalog(self.catalog)
         for name in ("state", "ledger"):
             (self.base / name).mkdir(mode=0o700)
         (self.base / "run").mkdir(mode=0o700)
@@ -88,7 +106,7 @@ class Units:
                 "dashboard": f"http://127.0.0.1:{self.dashboard}",
                 "token_file": str(self.token_file),
             },
-            "bacula": {"catalog": f"{self.base}/catalog.db"},
+            "bacula": {"catalog": str(self.catalog)},
             "mover": [{"name": name, "client": f"{name}-fd"} for name in ("m1", "m2")],
             "dataset": [{"name": "data", "root": str(self.tree), "shards": 2}],
         }
@@ -251,6 +269,32 @@ def test_the_dashboard_asks_for_the_token(running, path):
     url = f"http://127.0.0.1:{running.dashboard}{path}"
     assert answer(url) == 401
     assert answer(url, running.token) == 200
+
+
+def test_prometheus_finds_the_nodes_through_the_dashboard(running, tmp_path):
+    try:
+        _, promtool = programs()
+    except (ForebayError, OSError) as error:
+        pytest.skip(f"Prometheus cannot be had: {error}")
+    configuration, _ = write_prometheus(tmp_path, ray=load(running.config).ray)
+    ports = {first + 5 for first in running.blocks.values()}
+
+    def discovered(token):
+        (tmp_path / TOKEN_FILE).write_text(token)
+        done = subprocess.run(
+            [promtool, "check", "service-discovery", "--timeout=5s", configuration, "ray"],
+            capture_output=True,
+            text=True,
+            timeout=COMMAND_S,
+            check=False,
+        )
+        found = re.findall(r'"__address__": "([^"]+):(\d+)"', done.stdout)
+        return {int(port) for _, port in found}, done.stdout + done.stderr
+
+    deadline = time.monotonic() + WAIT_S
+    while not ports <= (found := discovered(running.token))[0]:
+        assert time.monotonic() < deadline, found
+    assert discovered("0" * 32)[0] == set()
 
 
 def test_so_do_the_agents_of_the_nodes(running):

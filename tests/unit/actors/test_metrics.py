@@ -115,6 +115,33 @@ def test_what_cannot_be_sampled_is_counted_and_the_rest_goes_on(recorded, monkey
     assert recorded.of("forebay_process_threads")
 
 
+def test_a_bug_in_a_sampler_is_seen_and_the_rest_goes_on(recorded, monkeypatch):
+    monkeypatch.setattr(metrics, "period_s", lambda: 0.01)
+    tracebacks, calls = [], []
+    monkeypatch.setattr(threading, "excepthook", tracebacks.append)
+    rounds = threading.Event()
+
+    def broken():
+        calls.append(1)
+        raise KeyError("a bug")
+
+    def after():
+        if len(recorded.of("forebay_metrics_errors_total")) > 3:
+            rounds.set()
+        return [Sample("forebay_run_open", 1, ("d",))]
+
+    sampled = Metrics("bridge", [broken, after], Exporter())
+    assert rounds.wait(DEADLINE_S)
+    sampled.stop()
+    assert not sampled._thread.is_alive()
+    assert [hook.exc_type for hook in tracebacks] == [KeyError]
+    assert len(calls) == 1  # an hour later again
+    assert recorded.of("forebay_metrics_errors_total")[:3] == [("inc", 1)] * 3
+    sampled._paused.clear()
+    sampled._sample()
+    assert len(calls) == len(tracebacks) == 2
+
+
 @pytest.mark.parametrize(
     ("interval", "period"), [("", 5.0), ("1000", 0.5), ("10", 0.5), ("600000", 30.0), ("x", 5.0)]
 )

@@ -19,7 +19,7 @@ from cluster.dashboards.content import DASHBOARDS
 from cluster.dashboards.files import FilesNotWritten, write_dashboards, write_prometheus
 from cluster.dashboards.grafana import GrafanaFailed, GrafanaRefused, install
 from cluster.dashboards.panels import COLUMNS, dashboard_json
-from cluster.site_config import GrafanaTable
+from cluster.site_config import GrafanaTable, RayTable
 from shards.measures import Kind
 from shards.metric_catalogue import METRICS
 from tests.support.grafana.server import TOKEN, running_grafana
@@ -234,6 +234,20 @@ def test_files_for_prometheus(tmp_path):
     assert yaml.safe_load(written.read_text()) == rules()
 
 
+def test_a_sites_nodes_are_asked_of_its_dashboard(tmp_path):
+    ray = RayTable(dashboard="http://10.0.0.11:8265/", token_file="/etc/forebay/ray.token")
+    configuration, _ = write_prometheus(tmp_path, ray=ray)
+    (scraped,) = yaml.safe_load(configuration.read_text())["scrape_configs"]
+    (asked,) = scraped["http_sd_configs"]
+    assert asked["url"] == "http://10.0.0.11:8265/api/prometheus/sd"
+    assert asked["authorization"] == {"type": "Bearer", "credentials_file": "forebay-ray.token"}
+    assert "copy of /etc/forebay/ray.token" in configuration.read_text()
+    assert "file_sd_configs" not in scraped
+    configuration, _ = write_prometheus(tmp_path, ray=RayTable(token_file=None))
+    (asked,) = yaml.safe_load(configuration.read_text())["scrape_configs"][0]["http_sd_configs"]
+    assert "authorization" not in asked
+
+
 def test_a_folder_that_cannot_be_written_to(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(FilesNotWritten, match=r"cannot write .*file.*File exists"):
@@ -255,6 +269,12 @@ def test_the_commands(tmp_path, table, monkeypatch):
         f'state = "{tmp_path}/state"\n[bacula]\ncatalog = "/catalog.db"\n[[mover]]\nname = "m"\n'
         'client = "m-fd"\n[[dataset]]\nname = "d"\nroot = "/d"\nshards = 1\n'
     )
+    for more, key in (([], "http_sd_configs"), (["--ray-temp-dir", "/r"], "file_sd_configs")):
+        target = str(tmp_path / "b")
+        done = run(app, ["dashboards", "prometheus", target, "--config", str(site), *more])
+        assert done.exit_code == 0, done.exception
+        (scraped,) = yaml.safe_load((tmp_path / "b/prometheus.yml").read_text())["scrape_configs"]
+        assert key in scraped
     done = run(app, ["dashboards", "install", "--config", str(site)])
     assert "no table [grafana]" in str(done.exception)
     text = f'{site.read_text()}[grafana]\nurl = "{table.url}"\ntoken_file = "{table.token_file}"\n'

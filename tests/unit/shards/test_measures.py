@@ -4,6 +4,7 @@ import os
 import re
 import threading
 import time
+import types
 
 import pytest
 
@@ -93,6 +94,13 @@ def test_a_dataset_without_a_backup_says_so(ledger):
     assert found["run_open", "d"] == 0
     assert found["dataset_shards", "d"] == 2
     assert ("last_run_good", "d") not in found
+
+
+def test_a_dataset_that_is_configured_no_more_is_not_there(ledger):
+    ledger.put_dataset(Dataset("gone", "posix", b"/gone", 1, 0))
+    assert {key[1] for key in sample(ledger)} == {"d", "gone"}
+    found = values(LedgerMeasures(ledger.path, {"d", "new"}).samples())
+    assert {key[1] for key in found} == {"d"}
 
 
 def test_an_open_run_shows_what_is_pending_and_leased(ledger):
@@ -200,6 +208,19 @@ def test_sizes_of_the_state_directory(tmp_path, monkeypatch):
     monkeypatch.setattr(state_measures, "FILES_MAX", 1)
     measures._due = 0.0
     assert counted(measures)["state_files", "runs"] == 1
+
+
+def test_the_ledgers_own_disk_is_looked_at(tmp_path, monkeypatch):
+    disks = {tmp_path / "state": (1000, 10), tmp_path / "own": (500, 3)}
+
+    def statvfs(folder):
+        size, free = disks[folder]
+        return types.SimpleNamespace(f_blocks=size, f_bavail=free, f_frsize=4096, f_favail=7)
+
+    monkeypatch.setattr(state_measures.os, "statvfs", statvfs)
+    found = values(StateMeasures(StateDirectory(tmp_path / "state", tmp_path / "own")).samples())
+    assert (found["state_size_bytes",], found["state_free_bytes",]) == (4096_000, 40_960)
+    assert (found["ledger_size_bytes",], found["ledger_free_bytes",]) == (2048_000, 12_288)
 
 
 def test_a_slow_count_holds_up_nothing_and_is_made_seldom(tmp_path, monkeypatch):
