@@ -1,7 +1,8 @@
 """A site: the service in a Ray cluster of three movers, jobs that Bacula starts by itself.
 
 Covers: full, incremental, restore; the service started twice; what its processes listen on; its
-coordinator killed, its command ended, a mover lost, in the middle of a run; stopping.
+coordinator killed, its command ended, a mover's node or its raylet alone killed, in the middle of a
+run; stopping.
 Does not cover: Bacula's rendered configuration (test_bacula_config), several machines.
 """
 
@@ -142,18 +143,24 @@ def test_a_run_outlives_its_coordinator(site, tmp_path):
     check_restored(site, record, tmp_path / "back")
 
 
-def test_a_mover_that_is_lost_fails_its_shards_and_another_one_saves_them(site, tmp_path):
+@pytest.mark.parametrize(
+    ("killed", "lost", "other"), [("kill", "m3", "m1"), ("kill-raylet", "m2", "m3")]
+)
+def test_a_mover_that_is_lost_fails_its_shards_and_another_one_saves_them(
+    site, tmp_path, killed, lost, other
+):
+    shards = list(range(MOVERS.index(lost), SHARDS, len(MOVERS)))
     with site.serving():
         with site.held() as jobids:
-            site.nodes.ask("kill", "m3")
+            site.nodes.ask(killed, lost)
             await_true(lambda: len(site.actor_pids("BridgeActor")) == 2)
         rows = site.ended(jobids)
-        assert [row.good for row in rows] == [k % len(MOVERS) != 2 for k in range(SHARDS)]
-        assert "the bridge" in site.log(jobids[2])
-        again = site.run_jobs("Full", [2, 5], client="m1-fd")
+        assert [k for k in range(SHARDS) if not rows[k].good] == shards
+        assert all("the bridge" in site.log(jobids[k]) for k in shards)
+        again = site.run_jobs("Full", shards, client=f"{other}-fd")
         assert {row.outcome for row in site.ended(again)} == {"T"}
         record = site.closed()
-        site.nodes.ask("add", "m3")
+        site.nodes.ask("add", lost)
         await_true(lambda: all(not mover["trouble"] for mover in site.status()["movers"]))
     assert record.run.state.value == "complete"
     assert {job.jobid for job in record.saved_jobs} >= set(again)
