@@ -1,7 +1,8 @@
 """A Ray cluster of several nodes on this machine, in a process of its own.
 
-Covers: nodes with labels, killing one, killing and restarting the GCS; a token; ended with its
-owner. Run as a program it takes a line of JSON for each command, and answers with one.
+Covers: nodes with labels, killing one or its raylet alone, killing and restarting the GCS; a
+token; ended with its owner. Run as a program it takes a line of JSON for each command, and answers
+with one.
 Does not cover: several machines: all nodes see one filesystem and one network.
 """
 
@@ -112,7 +113,13 @@ def serve(movers: list[str]) -> None:
         what, who = json.loads(line)
         if what == "kill":
             cluster.remove_node(nodes.pop(who), allow_graceful=False)
+        elif what == "kill-raylet":  # add takes away what is left of the node
+            for each in nodes[who].all_processes["raylet"]:
+                each.process.kill()
+                each.process.wait()  # a zombie would keep its workers alive
         elif what == "add":
+            if who in nodes:
+                cluster.remove_node(nodes.pop(who), allow_graceful=False)
             nodes[who] = cluster.add_node(labels={"forebay-mover": who}, **common)
         elif what == "add-as":  # another node of that name
             nodes["again"] = cluster.add_node(labels={"forebay-mover": who}, **common)

@@ -1,20 +1,39 @@
 """A site: the service in a Ray cluster of three movers, jobs that Bacula starts by itself.
 
-Covers: full, incremental, restore; the service started twice; its coordinator killed, its command
-ended, a mover lost, in the middle of a run; stopping.
+Covers: full, incremental, restore; the service started twice; what its processes listen on; its
+coordinator killed, its command ended, a mover's node or its raylet alone killed, in the middle of a
+run; stopping.
 Does not cover: Bacula's rendered configuration (test_bacula_config), several machines.
 """
 
+import contextlib
 import json
 import os
 import signal
+import socket
+import stat
+import subprocess
+import sys
 
+import psutil
 import pytest
 
 from tests.support.compare import compare_trees
-from tests.system.site_service import MOVERS, SHARDS, SiteService, await_true
+from tests.system.site_service import COMMAND_S, MOVERS, SHARDS, SiteService, await_true
 
 pytestmark = [pytest.mark.ray, pytest.mark.bacula, pytest.mark.timeout(900)]
+
+
+PLAIN = """\
+import os, sys, ray
+class Plain:
+    def pid(self):
+        return os.getpid()
+ray.init(address=sys.argv[1], log_to_driver=False, logging_level="ERROR")
+actor = ray.remote(num_cpus=0)(Plain).remote()
+print("pids", os.getpid(), ray.get(actor.pid.remote()), flush=True)
+sys.stdin.read()
+"""
 
 
 @pytest.fixture(scope="module")
@@ -31,6 +50,36 @@ def check_restored(site, record, place):
     done = site.forebay("restore", record.run.number, "--to", place)
     assert "restored" in done.stdout
     assert not compare_trees(site.root, f"{place}{site.root}")
+
+
+@contextlib.contextmanager
+def plain_actor(site):
+    """Yield the processes of a driver and of an actor that have only what Ray gives all."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", PLAIN, site.nodes.address],
+        env={**site.environment, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": site.token},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    try:
+        line = next(line for line in process.stdout if line.startswith(b"pids "))
+        yield tuple(map(int, line.split()[1:]))
+    finally:
+        process.communicate(timeout=COMMAND_S)
+
+
+def listeners(pid):
+    """The addresses that a process listens on, or gets datagrams at; ports are by chance."""
+    return sorted(
+        each.laddr.ip
+        for each in psutil.Process(pid).net_connections("inet")
+        if each.status == psutil.CONN_LISTEN or (each.type == socket.SOCK_DGRAM and not each.raddr)
+    )
+
+
+def unix_sockets(pid):
+    """The names of a process's Unix sockets: those that it listens on have one."""
+    return {each.laddr for each in psutil.Process(pid).net_connections("unix") if each.laddr}
 
 
 def archived(site):
@@ -60,6 +109,28 @@ def test_a_second_service_is_the_first_one(site):
     assert site.actor_pid("CoordinatorActor") == before
 
 
+def test_nothing_of_ours_listens_but_the_bridges_on_unix_sockets(site):
+    with site.serving() as serve, plain_actor(site) as (driver, plain), site.held() as jobids:
+        bridges = site.actor_pids("BridgeActor")
+        others = [*site.actor_pids("CoordinatorActor"), *site.actor_pids("WalkerActor")]
+        assert len(bridges) == len(MOVERS)
+        assert len(others) >= 2
+        of_ray = listeners(plain)
+        assert {pid: listeners(pid) for pid in bridges + others} == dict.fromkeys(
+            bridges + others, of_ray
+        )
+        assert listeners(serve.pid) == listeners(driver)
+        sockets = [unix_sockets(pid) - unix_sockets(plain) for pid in bridges]
+        assert sorted(sockets, key=str) == [{str(site.lab.socket(mover))} for mover in MOVERS]
+        assert all(unix_sockets(pid) == unix_sockets(plain) for pid in others)
+        for mover in MOVERS:
+            path = site.lab.socket(mover)
+            assert stat.S_IMODE(path.stat().st_mode) == 0o600
+            assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+    site.ended(jobids)
+    site.closed()
+
+
 def test_a_run_outlives_its_coordinator(site, tmp_path):
     with site.serving():
         with site.held() as jobids:
@@ -72,18 +143,24 @@ def test_a_run_outlives_its_coordinator(site, tmp_path):
     check_restored(site, record, tmp_path / "back")
 
 
-def test_a_mover_that_is_lost_fails_its_shards_and_another_one_saves_them(site, tmp_path):
+@pytest.mark.parametrize(
+    ("killed", "lost", "other"), [("kill", "m3", "m1"), ("kill-raylet", "m2", "m3")]
+)
+def test_a_mover_that_is_lost_fails_its_shards_and_another_one_saves_them(
+    site, tmp_path, killed, lost, other
+):
+    shards = list(range(MOVERS.index(lost), SHARDS, len(MOVERS)))
     with site.serving():
         with site.held() as jobids:
-            site.nodes.ask("kill", "m3")
+            site.nodes.ask(killed, lost)
             await_true(lambda: len(site.actor_pids("BridgeActor")) == 2)
         rows = site.ended(jobids)
-        assert [row.good for row in rows] == [k % len(MOVERS) != 2 for k in range(SHARDS)]
-        assert "the bridge" in site.log(jobids[2])
-        again = site.run_jobs("Full", [2, 5], client="m1-fd")
+        assert [k for k in range(SHARDS) if not rows[k].good] == shards
+        assert all("the bridge" in site.log(jobids[k]) for k in shards)
+        again = site.run_jobs("Full", shards, client=f"{other}-fd")
         assert {row.outcome for row in site.ended(again)} == {"T"}
         record = site.closed()
-        site.nodes.ask("add", "m3")
+        site.nodes.ask("add", lost)
         await_true(lambda: all(not mover["trouble"] for mover in site.status()["movers"]))
     assert record.run.state.value == "complete"
     assert {job.jobid for job in record.saved_jobs} >= set(again)
