@@ -6,6 +6,7 @@ Does not cover: the loop (filesystems.lease_loop), who gets which lease (coordin
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from collections.abc import Callable
@@ -20,8 +21,11 @@ from actors.metrics import walker_metrics
 from filesystems.interface import Filesystem
 from filesystems.lease_loop import LeaseLoop
 from filesystems.scan_measures import ScanMeasures
-from shards.ledger import Lease, LeaseResult
+from shards.ledger import Lease, LeaseResult, StaleEpoch
 from shards.state import StateDirectory
+
+EXIT_REPLACED = 75  # EX_TEMPFAIL, sysexits(3)
+_LOG = logging.getLogger("forebay.walker")
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +81,12 @@ class WalkerActor:
     @ray.method(concurrency_group="walk")
     def serve(self) -> None:
         """Walk leases until stop(); the caller calls again after a restart."""
-        self._loop.serve(self._stopping)
+        try:
+            self._loop.serve(self._stopping)
+        except StaleEpoch as error:
+            # Ray may have ended this actor while its process was stopped, and will not end it now.
+            _LOG.warning("%s", error)
+            os._exit(EXIT_REPLACED)
 
     @ray.method(concurrency_group="control")
     def stop(self) -> None:
