@@ -65,6 +65,8 @@ def answer(reference: ray.ObjectRef[Answer], whom: str, wait_s: float = 0.0) -> 
     try:
         return ray.get(reference, timeout=CALL_TIMEOUT_S + wait_s)
     except RayTaskError as error:
+        if isinstance(error.cause, LedgerClosed):  # it ends, and another one comes
+            raise ActorStarting(whom) from None
         if isinstance(error.cause, ForebayError):
             raise error.cause from None
         raise
@@ -119,7 +121,7 @@ class NamedActor:
         while True:
             try:
                 return answer(getattr(self._found(), method).remote(*arguments), self._whom, wait_s)
-            except (ActorGone, ActorStarting, LedgerClosed):
+            except (ActorGone, ActorStarting):
                 self._handle = None
                 if time.monotonic() >= deadline:
                     raise
