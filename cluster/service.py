@@ -28,6 +28,7 @@ from actors.bridge import BridgeActor, BridgeSpec
 from actors.calls import (
     COORDINATOR,
     NAMESPACE,
+    RETRY_S,
     ActorGone,
     ClusterForgotten,
     NamedActor,
@@ -184,11 +185,11 @@ class Service:
             root.targets for root in facts[self._config.coordinator_mover].roots.values()
         )
         self._replace_coordinator()
-        self._ensure_coordinator()
+        _patiently(self._ensure_coordinator)
         NamedActor(COORDINATOR, "the coordinator").ask("drain", False)
         for mover in self._config.mover:
             try:
-                self._ensure_bridge(mover.name)
+                _patiently(partial(self._ensure_bridge, mover.name))
             except BridgeBusy as busy:
                 self._say_once(_bridge_of(mover.name), str(busy))
         self._end_strange_bridges()
@@ -354,6 +355,21 @@ class Service:
         with contextlib.suppress(RayError):
             ray.get(close.remote(), timeout=CLOSE_TIMEOUT_S)  # type: ignore[attr-defined]
         kill_named(name)
+
+
+def _patiently(ensure: Callable[[], None]) -> None:
+    """Ensure an actor; one that was replaced may still have its name, on its way out."""
+    deadline = time.monotonic() + CLOSE_TIMEOUT_S
+    while True:
+        try:
+            ensure()
+            return
+        except ClusterForgotten:
+            raise
+        except ActorGone:
+            if time.monotonic() >= deadline:
+                raise
+        time.sleep(RETRY_S)
 
 
 def open_runs(config: SiteConfig) -> list[RunStatus]:
