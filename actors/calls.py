@@ -60,10 +60,18 @@ def gone(whom: str, error: Exception) -> ActorGone:
     return ActorGone(whom, text.splitlines()[0])
 
 
-def answer(reference: ray.ObjectRef[Answer], whom: str, wait_s: float = 0.0) -> Answer:
-    """Return the answer, or raise the error that the other side raised."""
+def answer(
+    reference: ray.ObjectRef[Answer],
+    whom: str,
+    wait_s: float = 0.0,
+    timeout_s: float = CALL_TIMEOUT_S,
+) -> Answer:
+    """Return the answer, or raise the error that the other side raised.
+
+    wait_s: how long the other side may wait for news, timeout_s: how long all else may take.
+    """
     try:
-        return ray.get(reference, timeout=CALL_TIMEOUT_S + wait_s)
+        return ray.get(reference, timeout=timeout_s + wait_s)
     except RayTaskError as error:
         if isinstance(error.cause, LedgerClosed):  # it ends, and another one comes
             raise ActorStarting(whom) from None
@@ -71,7 +79,7 @@ def answer(reference: ray.ObjectRef[Answer], whom: str, wait_s: float = 0.0) -> 
             raise error.cause from None
         raise
     except GetTimeoutError as error:
-        raise ActorGone(whom, f"nothing came within {CALL_TIMEOUT_S + wait_s:.0f} s") from error
+        raise ActorGone(whom, f"nothing came within {timeout_s + wait_s:.0f} s") from error
     except RayError as error:
         raise gone(whom, error) from error
 
@@ -114,13 +122,15 @@ class NamedActor:
         method: str,
         *arguments: object,
         wait_s: float = 0.0,
+        timeout_s: float = CALL_TIMEOUT_S,
         again: tuple[object, ...] | None = None,
     ) -> Any:
         """Call a method; again: the arguments of a call that repeats one whose answer was lost."""
         deadline = time.monotonic() + self._patience_s
         while True:
             try:
-                return answer(getattr(self._found(), method).remote(*arguments), self._whom, wait_s)
+                reference = getattr(self._found(), method).remote(*arguments)
+                return answer(reference, self._whom, wait_s, timeout_s)
             except (ActorGone, ActorStarting):
                 self._handle = None
                 if time.monotonic() >= deadline:

@@ -6,7 +6,7 @@ Does not cover: Bacula's programs (programs), the text of the configuration (ren
 (director), the bridge at the other end of the plugin's socket.
 
 The daemons outlive the process that started them. Everything in the folder is readable by its owner
-alone; nothing listens but on the loopback address.
+alone; nothing listens but on one address, which is the loopback one if not said otherwise.
 """
 
 from __future__ import annotations
@@ -88,13 +88,23 @@ def catalog_path(base: Path) -> Path:
 class Lab:
     """One private Bacula. Any number of objects and processes may stand for the same folder."""
 
-    def __init__(self, base: Path, programs: Programs, plugin: Path = PLUGIN_SOURCE) -> None:
-        """Take the folder, which need not exist; plugin is the built shared object to load."""
+    def __init__(
+        self,
+        base: Path,
+        programs: Programs,
+        plugin: Path = PLUGIN_SOURCE,
+        address: str = render.LOOPBACK,
+    ) -> None:
+        """Take the folder, which need not exist; plugin is the built shared object to load.
+
+        address: of a new lab's daemons, one of this machine; what a lab was made with stays.
+        """
         self.base = Path(os.path.realpath(base))
         if _UNUSABLE.search(str(self.base)):
             raise BadValue("lab folder", str(self.base), "Bacula takes no shell characters in it")
         self.programs = programs
         self.plugin = plugin
+        self.address = address
         self.catalog = catalog_path(self.base)
         self.volumes = self.base / "volumes"
         conf = self.base / "conf"
@@ -245,7 +255,7 @@ class Lab:
         if known is None:
             words = Passwords(*(secrets.token_urlsafe(32) for _ in range(3)))
             count = max(devices, DEVICES_MIN)
-            return LabSettings(self.base, _pick_ports(), words, count, socket)
+            return LabSettings(self.base, _pick_ports(), words, count, socket, self.address)
         ports = known.ports if self._running() else _pick_ports()
         drives = max(devices, known.devices)
         return replace(known, ports=ports, devices=drives, socket=socket)

@@ -11,7 +11,7 @@ import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from bacula_bridge.render import LabSettings, Passwords, Ports
+from bacula_bridge.render import LOOPBACK, LabSettings, Passwords, Ports
 
 SETTINGS_VERSION = 1
 
@@ -93,6 +93,7 @@ def load_settings(path: Path, base: Path) -> LabSettings | None:
             passwords=Passwords(**data["passwords"]),
             devices=int(data["devices"]),
             socket=str(data["socket"]),
+            address=str(data.get("address", LOOPBACK)),
         )
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return None

@@ -146,14 +146,18 @@ def free_ports(count: int) -> list[int]:
             each.close()
 
 
-def listeners(port: int) -> set[int]:
-    """Return the inodes of the sockets that listen on this IPv4 or IPv6 port."""
+def listeners(port: int, network: str = "self") -> set[int]:
+    """Return the inodes of the sockets that listen on this IPv4 or IPv6 port.
+
+    network: the process whose network is looked at; it may be in a namespace of its own.
+    """
     inodes = set()
-    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+    for table in ("tcp", "tcp6"):
         try:
-            lines = Path(table).read_text(encoding="ascii").splitlines()[1:]
-        except FileNotFoundError:
+            text = Path(f"/proc/{network}/net/{table}").read_text(encoding="ascii")
+        except OSError:  # no such protocol, or the process has ended
             continue
+        lines = text.splitlines()[1:]
         for line in lines:
             fields = line.split()
             if fields[3] == _TCP_LISTEN and int(fields[1].rsplit(":", 1)[1], 16) == port:
@@ -163,7 +167,7 @@ def listeners(port: int) -> set[int]:
 
 def listens(pid: int, port: int) -> bool:
     """Tell whether this very process listens on the port."""
-    wanted = {f"socket:[{inode}]" for inode in listeners(port)}
+    wanted = {f"socket:[{inode}]" for inode in listeners(port, str(pid))}
     if not wanted:
         return False
     folder = f"/proc/{pid}/fd"

@@ -71,6 +71,7 @@ class LabSettings:
     passwords: Passwords
     devices: int
     socket: str
+    address: str = LOOPBACK  # where the daemons listen and are reached
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,7 +221,7 @@ def director_config(lab: LabSettings, jobs: list[Path]) -> str:
     return f"""\
 Director {{
   Name = {quote(DIRECTOR_NAME)}
-  DirAddress = {LOOPBACK}
+  DirAddress = {lab.address}
   DIRport = {ports.director}
   Password = {quote(passwords.console)}
   Messages = {quote(MESSAGES_NAME)}
@@ -230,7 +231,7 @@ Director {{
 {_daemon_lines(base, "director")}}}
 Client {{
   Name = {quote(CLIENT_NAME)}
-  Address = {LOOPBACK}
+  Address = {lab.address}
   FDPort = {ports.file}
   Password = {quote(passwords.file)}
   Catalog = {quote(CATALOG_NAME)}
@@ -239,7 +240,7 @@ Client {{
 }}
 Autochanger {{
   Name = {quote(STORAGE_NAME)}
-  Address = {LOOPBACK}
+  Address = {lab.address}
   SDPort = {ports.storage}
   Password = {quote(passwords.storage)}
   Device = {quote(CHANGER_NAME)}
@@ -300,7 +301,7 @@ def storage_config(lab: LabSettings) -> str:
     return f"""\
 Storage {{
   Name = {quote(STORAGE_NAME)}
-  SDAddress = {LOOPBACK}
+  SDAddress = {lab.address}
   SDPort = {lab.ports.storage}
 {_daemon_lines(lab.base, "storage")}}}
 Director {{
@@ -319,7 +320,7 @@ def file_daemon_config(lab: LabSettings) -> str:
     return f"""\
 FileDaemon {{
   Name = {quote(CLIENT_NAME)}
-  FDAddress = {LOOPBACK}
+  FDAddress = {lab.address}
   FDport = {lab.ports.file}
   Plugin Directory = {quote(str(lab.base / "plugins"))}
   Plugin Options = {quote(plugin_options(lab.socket))}
@@ -340,7 +341,7 @@ def console_config(lab: LabSettings) -> str:
     return f"""\
 Director {{
   Name = {quote(DIRECTOR_NAME)}
-  Address = {LOOPBACK}
+  Address = {lab.address}
   DIRport = {lab.ports.director}
   Password = {quote(lab.passwords.console)}
 }}

@@ -21,6 +21,7 @@ from pathlib import Path
 import ray
 from ray.exceptions import RayError
 
+from actors.calls import gone
 from actors.service import MOVER_LABEL
 from bacula_bridge.catalog import Catalog
 from cluster.site_config import SiteConfig
@@ -182,12 +183,25 @@ def _roots(config: SiteConfig, mover: str) -> dict[str, str]:
     }
 
 
+def living_movers() -> list[str]:
+    """Return the labels of the cluster's living nodes."""
+    try:
+        labels = [node["Labels"].get(MOVER_LABEL) for node in ray.nodes() if node["Alive"]]
+    except RayError as error:
+        raise gone("the list of Ray's nodes", error) from error
+    return sorted(label for label in labels if label)
+
+
+def check_living(mover: str, living: Sequence[str]) -> None:
+    """Raise NodeMissing for a mover that is none of them: a call to its actors would wait."""
+    if mover not in living:
+        raise NodeMissing(mover, MOVER_LABEL, ", ".join(living) or "none")
+
+
 def _check_labels(movers: Sequence[str]) -> None:
-    labels = [node["Labels"].get(MOVER_LABEL) for node in ray.nodes() if node["Alive"]]
-    there = sorted(label for label in labels if label)
+    there = living_movers()
     for mover in movers:
-        if mover not in there:
-            raise NodeMissing(mover, MOVER_LABEL, ", ".join(there) or "none")
+        check_living(mover, there)
         if there.count(mover) > 1:
             where = f"{there.count(mover)} living nodes have its label"
             raise NodesDiffer(mover, where, "give each node a name of its own")

@@ -51,7 +51,15 @@ from actors.service import (
 from bacula_bridge.coordinator import RunStatus
 from bacula_bridge.run_keeper import ServicePolicy
 from bacula_bridge.server import StreamProgress
-from cluster.preflight import NodeFacts, check_nodes, program_version, warnings
+from cluster.preflight import (
+    NodeFacts,
+    NodeMissing,
+    check_living,
+    check_nodes,
+    living_movers,
+    program_version,
+    warnings,
+)
 from cluster.ray_token import native_silence
 from cluster.service_archive import Archiver
 from cluster.site_config import SiteConfig
@@ -64,6 +72,7 @@ LOOK_PERIOD_S = 5.0
 ABSENT_MAX = 2  # a coordinator is away between its end and its replacement
 CLOSE_TIMEOUT_S = 30.0
 DRAIN_POLL_S = 1.0
+PROGRESS_TIMEOUT_S = 10.0  # Ray may not know yet that a mover is lost
 
 
 class RayUnreachable(ForebayError):
@@ -287,6 +296,7 @@ class Service:
 
     def _ensure_bridge(self, mover: str) -> None:
         name, whom = bridge_name(mover), _bridge_of(mover)
+        check_living(mover, living_movers())
         actor = self._living(name, whom)
         if actor is not None and self._ask(actor.about, whom) != self._digest:
             if self._ask(actor.connections, whom):
@@ -384,12 +394,14 @@ def is_draining(config: SiteConfig) -> bool:
 
 def bridges(config: SiteConfig) -> list[BridgeStatus]:
     """Return what each mover's bridge streams."""
-    found = []
+    found, living = [], living_movers()
     for mover in config.mover:
         asked = NamedActor(bridge_name(mover.name), _bridge_of(mover.name))
         try:
-            found.append(BridgeStatus(mover.name, tuple(asked.ask("progress"))))
-        except ActorGone as error:
+            check_living(mover.name, living)
+            streams = asked.ask("progress", timeout_s=PROGRESS_TIMEOUT_S)
+            found.append(BridgeStatus(mover.name, tuple(streams)))
+        except (ActorGone, NodeMissing) as error:
             found.append(BridgeStatus(mover.name, (), str(error)))
     return found
 

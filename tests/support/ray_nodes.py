@@ -3,7 +3,7 @@
 Covers: nodes with labels, killing one or its raylet alone, killing and restarting the GCS; a
 token; ended with its owner. Run as a program it takes a line of JSON for each command, and answers
 with one.
-Does not cover: several machines: all nodes see one filesystem and one network.
+Does not cover: several machines: all nodes see one filesystem and one network (ray_hosts).
 """
 
 import json
@@ -15,6 +15,20 @@ from pathlib import Path
 
 START_S = 120.0
 OBJECT_STORE_BYTES = 80 << 20
+HEALTH = {
+    "health_check_initial_delay_ms": 0,
+    "health_check_period_ms": 500,
+    "health_check_timeout_ms": 1000,
+    "health_check_failure_threshold": 3,
+}
+
+
+def ray_environment(folder: Path, token: str) -> dict[str, str]:
+    """Return what Ray's processes are told, whose files are in this folder."""
+    env = {**os.environ, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token}
+    env |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_TMPDIR": str(folder)}
+    env.pop("FOREBAY_RAY_PREPARED", None)
+    return env
 
 
 class RayNodes:
@@ -23,9 +37,7 @@ class RayNodes:
     def __init__(self, folder: Path, token: str, movers: list[str], **environment: str) -> None:
         command = [sys.executable, "-m", "tests.support.ray_nodes", *movers]
         # Ray's own files and those of its users are not for others.
-        env = {**os.environ, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token, **environment}
-        env |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_TMPDIR": str(folder)}
-        env.pop("FOREBAY_RAY_PREPARED", None)
+        env = ray_environment(folder, token) | environment
         log = (folder / "nodes.log").open("wb")
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, env=env, umask=0o077
@@ -98,12 +110,7 @@ def serve(movers: list[str]) -> None:
             "dashboard_port": dashboard,
             "dashboard_agent_listen_port": free_port(),  # two clusters would fight for the default
             "object_store_memory": OBJECT_STORE_BYTES,
-            "_system_config": {
-                "health_check_initial_delay_ms": 0,
-                "health_check_period_ms": 500,
-                "health_check_timeout_ms": 1000,
-                "health_check_failure_threshold": 3,
-            },
+            "_system_config": HEALTH,
         },
     )
     nodes = {name: cluster.add_node(labels={"forebay-mover": name}, **common) for name in movers}

@@ -1,8 +1,8 @@
 """A site in one place: Director, Storage Daemon, and a File Daemon for each of several movers.
 
 Covers: the lab's daemons standing for the site's, a File Daemon and a folder for each mover, the
-site's configuration file.
-Does not cover: Ray (ray_nodes), several machines.
+site's configuration file. Movers may be hosts of their own; then the Director is to be on the hub.
+Does not cover: Ray (ray_nodes, ray_hosts), the hosts (net_hosts).
 """
 
 import os
@@ -15,7 +15,8 @@ from pathlib import Path
 from bacula_bridge import processes, programs
 from bacula_bridge.lab import PLUGIN_SOURCE, Lab
 from bacula_bridge.lab_state import load_settings
-from bacula_bridge.render import DIRECTOR_NAME, plugin_options, quote
+from bacula_bridge.render import DIRECTOR_NAME, LOOPBACK, plugin_options, quote
+from tests.support.net_hosts import NetHosts, within
 
 CONCURRENT = 40
 START_S = 30.0
@@ -27,9 +28,9 @@ class FileDaemon:
 
     name: str
     folder: Path
+    address: str
     port: int
     password: str
-    pid: int = 0
 
     @property
     def configuration(self) -> Path:
@@ -43,12 +44,15 @@ class SiteLab:
     base: Path
     movers: list[str]
     drives: int
+    hosts: NetHosts | None = None
     lab: Lab = field(init=False)
     daemons: dict[str, FileDaemon] = field(default_factory=dict)
+    _processes: list[subprocess.Popen] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.programs = programs.ensure()
-        self.lab = Lab(self.base / "lab", self.programs)
+        address = self.hosts.hub.address if self.hosts else LOOPBACK
+        self.lab = Lab(self.base / "lab", self.programs, address=address)
         self.up()
         for mover in self.movers:
             self.daemons[mover] = self._start(mover)
@@ -66,13 +70,15 @@ class SiteLab:
         for name in ("work", "plugins"):
             (folder / name).mkdir(parents=True)
         (port,) = processes.free_ports(1)
-        one = FileDaemon(f"{mover}-fd", folder, port, secrets.token_urlsafe(16))
+        host = self.hosts.others[mover] if self.hosts else None
+        address = host.address if host else LOOPBACK
+        one = FileDaemon(f"{mover}-fd", folder, address, port, secrets.token_urlsafe(16))
         os.link(PLUGIN_SOURCE, folder / "plugins" / "forebay-fd.so")
         one.configuration.write_text(
             f"""\
 FileDaemon {{
   Name = {quote(one.name)}
-  FDAddress = 127.0.0.1
+  FDAddress = {address}
   FDport = {port}
   Plugin Directory = {quote(str(folder / "plugins"))}
   Plugin Options = {quote(plugin_options(str(self.socket(mover))))}
@@ -84,15 +90,16 @@ Director {{ Name = {quote(DIRECTOR_NAME)}; Password = {quote(one.password)} }}
 Messages {{ Name = "m"; director = {quote(DIRECTOR_NAME)} = all, !skipped, !restored }}
 """
         )
-        argv = [*self.programs.file_daemon, "-f", "-c", str(one.configuration)]
+        argv = [*(host.prefix if host else []), *self.programs.file_daemon]
+        argv += ["-f", "-c", str(one.configuration)]
         with (folder / "fd.log").open("wb") as log:
             process = subprocess.Popen(
                 argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, umask=0o022, cwd=folder
             )
-        self._processes = [*getattr(self, "_processes", []), process]
-        one.pid = process.pid
+        self._processes.append(process)
+        pid = within(process).pid if host else process.pid
         deadline = time.monotonic() + START_S
-        while not processes.listens(one.pid, port):
+        while not processes.listens(pid, port):
             assert process.poll() is None, (folder / "fd.log").read_text()
             assert time.monotonic() < deadline
             time.sleep(0.05)
@@ -102,7 +109,7 @@ Messages {{ Name = "m"; director = {quote(DIRECTOR_NAME)} = all, !skipped, !rest
         return f"""\
 Client {{
   Name = {quote(one.name)}
-  Address = 127.0.0.1
+  Address = {one.address}
   FDPort = {one.port}
   Password = {quote(one.password)}
   Catalog = "forebay"

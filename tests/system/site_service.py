@@ -1,8 +1,9 @@
 """A whole site on this machine: three movers in a Ray cluster, Bacula's daemons, the service.
 
 Covers: setting it up from a configuration file, running jobs as a schedule or bconsole would,
-waiting for runs, stopping a mover's File Daemon in the middle of a stream.
-Does not cover: the parts (ray_nodes, site_lab).
+waiting for runs, stopping a mover's File Daemon in the middle of a stream. With hosts, movers have
+networks of their own: commands run on the first one, and whoever uses this is on the hub.
+Does not cover: the parts (ray_nodes, ray_hosts, site_lab, net_hosts).
 """
 
 import json
@@ -24,7 +25,9 @@ from bacula_bridge.render import dataset_config, job_name
 from cluster.records import RunRecord, list_runs
 from cluster.settings import Settings
 from cluster.site_config import load
+from tests.support.net_hosts import NetHosts, within
 from tests.support.open_gate import OpenGate
+from tests.support.ray_hosts import RayHosts
 from tests.support.ray_nodes import RayNodes
 from tests.support.site_lab import SiteLab
 
@@ -50,10 +53,15 @@ class SiteService:
     """The site; close() ends all of it."""
 
     def __init__(
-        self, movers: list[str] = MOVERS, with_jobs: bool = True, **environment: str
+        self,
+        movers: list[str] = MOVERS,
+        with_jobs: bool = True,
+        hosts: NetHosts | None = None,
+        **environment: str,
     ) -> None:
         """with_jobs: the Director has the dataset's jobs, without hooks, and there is a file."""
         self.movers = movers
+        self.hosts = hosts
         # Unix sockets have room for 107 bytes: pytest's own folders are too deep.
         self.base = Path(tempfile.mkdtemp(prefix="fbs-"))
         self.root = self.base / "tree"
@@ -65,9 +73,13 @@ class SiteService:
         self.config = self.base / "forebay.toml"
         self._serving: subprocess.Popen | None = None
         self.lab: SiteLab | None = None
-        self.nodes = RayNodes(self.base, self.token, movers, **environment)
+        self._prefix = hosts.others[movers[0]].prefix if hosts else []
+        if hosts:
+            self.nodes = RayHosts(self.base, self.token, hosts, **environment)
+        else:
+            self.nodes = RayNodes(self.base, self.token, movers, **environment)
         try:
-            self.lab = SiteLab(self.base / "site", movers, SHARDS + 2)
+            self.lab = SiteLab(self.base / "site", movers, SHARDS + 2, hosts)
             if with_jobs:
                 self.write_config()
                 self.lab.set_resources("data", self._jobs())
@@ -116,7 +128,7 @@ class SiteService:
     def run(self, *arguments: object) -> subprocess.CompletedProcess:
         """Run a command, whatever comes of it."""
         return subprocess.run(
-            [FOREBAY, *map(str, arguments)],
+            [*self._prefix, FOREBAY, *map(str, arguments)],
             env=self.environment,
             capture_output=True,
             text=True,
@@ -133,13 +145,16 @@ class SiteService:
         log = self.base / "serve.log"
         with log.open("wb") as stream:
             process = subprocess.Popen(
-                [FOREBAY, "serve"], env=self.environment, stdout=stream, stderr=stream
+                [*self._prefix, FOREBAY, "serve"],
+                env=self.environment,
+                stdout=stream,
+                stderr=stream,
             )
         try:
             await_true(lambda: b"serving" in log.read_bytes(), log.read_text)
             yield process
         finally:
-            process.terminate()
+            (within(process) if self._prefix else process).terminate()
             assert process.wait(WAIT_S) == 0, log.read_text()
 
     # Jobs and runs

@@ -28,7 +28,8 @@ NO_PROGRAMS = Programs("15.0.3", False, ("d",), ("s",), ("f",), ("c",), (), Path
 
 def test_settings_survive_and_only_their_owner_reads_them(tmp_path: Path):
     file = tmp_path / "settings.json"
-    settings = LabSettings(tmp_path, Ports(1, 2, 3), Passwords("a", "b", "c"), 4, "/s")
+    words = Passwords("a", "b", "c")
+    settings = LabSettings(tmp_path, Ports(1, 2, 3), words, 4, "/s", "198.51.100.1")
     save_settings(file, settings)
     assert load_settings(file, tmp_path) == settings
     assert stat.S_IMODE(file.stat().st_mode) == 0o600

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -120,6 +121,19 @@ def test_tls_stays_on_and_everything_listens_on_loopback_only():
         for text in texts:
             assert set(directive(text, name)) <= {"127.0.0.1"}
     assert directive(texts[0], "DirAddress")
+
+
+def test_a_lab_on_another_address_listens_and_is_reached_there_only():
+    there = replace(LAB, address="198.51.100.1")
+    texts = [
+        render.director_config(there, []),
+        render.storage_config(there),
+        render.file_daemon_config(there),
+        render.console_config(there),
+    ]
+    names = ("DirAddress", "SDAddress", "FDAddress", "Address")
+    found = [value for text in texts for name in names for value in directive(text, name)]
+    assert found == ["198.51.100.1"] * 6
 
 
 def test_the_file_daemon_hands_the_socket_to_the_plugin():
