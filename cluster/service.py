@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 
 import ray
 from ray._private.ray_constants import KV_NAMESPACE_SESSION
+from ray._private.worker import global_worker
 from ray._raylet import GcsClient
 from ray.actor import ActorHandle
 from ray.exceptions import AuthenticationError, RayError
@@ -126,9 +127,19 @@ def connect(config: SiteConfig) -> None:
             pass
         _check_gcs(config)
         ray.init(address=address, namespace=NAMESPACE, log_to_driver=False, logging_level="ERROR")
+        _silence_driver()
     except (OSError, RayError, RuntimeError, ValueError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise RayUnreachable(address, reason) from error
+
+
+def _silence_driver() -> None:
+    """Ray says on its drivers' standard output which node it has lost; ours is for data.
+
+    Not public: this ends the thread that does so as ray.shutdown() would.
+    """
+    global_worker.threads_stopped.set()
+    global_worker.gcs_error_subscriber.close()
 
 
 def _check_gcs(config: SiteConfig) -> None:

@@ -50,9 +50,9 @@ def clients(site, jobids):
 
 def is_lost(site):
     """Tell whether Ray has declared the node dead."""
-    # Not as JSON: while Ray declares it, it says so on the standard output of all its drivers.
-    said = site.forebay("status").stdout
-    return f"mover {LOST}: no living node of the Ray cluster is mover {LOST}" in said
+    # As JSON: whatever Ray has to say of it, standard output has nothing but that.
+    (lost,) = (mover for mover in site.status()["movers"] if mover["mover"] == LOST)
+    return f"no living node of the Ray cluster is mover {LOST}" in (lost["trouble"] or "")
 
 
 def cut(site):
