@@ -523,6 +523,7 @@ def _listen(path: Path) -> socket.socket:
         raise SocketUnusable(str(path), f"the path has more than {SOCKET_PATH_BYTES_MAX} bytes")
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
     try:
+        path.parent.mkdir(mode=0o700, exist_ok=True)  # /run is empty after a reboot
         path.unlink(missing_ok=True)
         mask = os.umask(0o177)  # the socket is made with mode 0600, never wider
         try:

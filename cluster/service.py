@@ -237,6 +237,7 @@ class Service:
         if actor is None and not self._was_killed:
             self._absent += 1
             if self._absent >= ABSENT_MAX:
+                end_actors(BRIDGE)  # one that this has started while it was stopped
                 self._lost = "the service was stopped: there is nothing to look after any more"
             return
         self._absent = 0

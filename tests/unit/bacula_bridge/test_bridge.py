@@ -319,6 +319,12 @@ def test_the_socket_is_for_its_owner_alone(site):
     assert stat.S_IMODE(os.stat(site.socket).st_mode) == 0o600
 
 
+def test_the_socket_s_folder_is_made_again_for_its_owner_alone(tmp_path):
+    state = StateDirectory(tmp_path / "state")
+    BridgeServer(tmp_path / "run" / "b.sock", None, state, FakeCatalog()).stop()
+    assert stat.S_IMODE((tmp_path / "run").stat().st_mode) == 0o700
+
+
 def test_a_stranger_is_turned_away(tmp_path):
     state = StateDirectory(tmp_path / "state")
     coordinator = Coordinator(state, FakeCatalog())
