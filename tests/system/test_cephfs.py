@@ -14,7 +14,7 @@ from tests.support.ceph.cluster import Unavailable, ceph_cluster
 
 pytestmark = pytest.mark.bacula
 
-HISTORIES = int(os.environ.get("FOREBAY_CEPH_HISTORIES", "8"))
+HISTORIES = int(os.environ.get("FOREBAY_CEPH_HISTORIES", "4"))
 TIMEOUT_S = 900.0
 # One of the six walks in steps is enough: to make their tree takes half a minute.
 WALKS = "(TestCephfsWalk or TestCephfsRanks) and not (frontiers and not 4-300)"

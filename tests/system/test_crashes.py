@@ -1,6 +1,6 @@
 """kill -9 of a random process at a random moment: nothing false is said, the next run repairs.
 
-FOREBAY_KILLS=n makes n kills instead of 4, FOREBAY_KILLS_FIRST=s begins with seed s.
+FOREBAY_KILLS=n makes n kills instead of 3, FOREBAY_KILLS_FIRST=s begins with seed s.
 """
 
 import contextlib
@@ -20,7 +20,7 @@ from tests.system.test_incremental import check_restore
 pytestmark = pytest.mark.bacula
 
 FIRST = int(os.environ.get("FOREBAY_KILLS_FIRST", "0"))
-SEEDS = range(FIRST, FIRST + int(os.environ.get("FOREBAY_KILLS", "4")))
+SEEDS = range(FIRST, FIRST + int(os.environ.get("FOREBAY_KILLS", "3")))
 GOOD_CODES = (0, 3)
 GOOD_STATES = ("complete", "warnings")
 COMMAND_TIMEOUT_S = 240.0

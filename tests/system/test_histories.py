@@ -1,6 +1,6 @@
 """Real histories: random changes and backups of all levels; every restore gives the tree of then.
 
-FOREBAY_HISTORIES=n plays n histories instead of 4, FOREBAY_HISTORIES_FIRST=s begins with seed s.
+FOREBAY_HISTORIES=n plays n histories instead of 2, FOREBAY_HISTORIES_FIRST=s begins with seed s.
 """
 
 import os
@@ -16,7 +16,7 @@ from tests.system.site import running_site
 pytestmark = pytest.mark.bacula
 
 FIRST = int(os.environ.get("FOREBAY_HISTORIES_FIRST", "0"))
-SEEDS = range(FIRST, FIRST + int(os.environ.get("FOREBAY_HISTORIES", "4")))
+SEEDS = range(FIRST, FIRST + int(os.environ.get("FOREBAY_HISTORIES", "2")))
 SOURCES = ("scan", "fanotify")
 SHARDS = (3, 4, 1)
 FIRST_NAMES = 40
