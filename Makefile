@@ -13,7 +13,7 @@ NAME ?=
 LEVEL ?=
 PYTEST_ARGS ?=
 # Test files run side by side: most of their time is waiting. 0: one after the other.
-TEST_WORKERS ?= 2
+TEST_WORKERS ?= 3
 
 .DELETE_ON_ERROR:
 .PHONY: all backup test nightly lint plugin kernel bench clean

@@ -138,19 +138,23 @@ def _await(path: str, frame: bytes, config: dict[str, Any], submission: str) -> 
                 " say why"
             )
         if time.monotonic() - looked > LOOK_PERIOD_S:
-            _check(config, submission)
+            if not _is_going_on(config, submission):
+                submission = _start(config)
             looked = time.monotonic()
         time.sleep(START_POLL_S)
 
 
-def _check(config: dict[str, Any], submission: str) -> None:
-    """Fail if the submission has ended: nobody starts a bridge then."""
+def _is_going_on(config: dict[str, Any], submission: str) -> bool:
+    """Fail if the submission has failed; False if it ended well, as after `forebay stop`."""
     job = _ask(config, "GET", f"/api/jobs/{submission}", None)
-    if isinstance(job, dict) and job.get("status") in ("FAILED", "STOPPED", "SUCCEEDED"):
+    if isinstance(job, dict) and job.get("status") == "SUCCEEDED":
+        return False
+    if isinstance(job, dict) and job.get("status") in ("FAILED", "STOPPED"):
         logs = _ask(config, "GET", f"/api/jobs/{submission}/logs", None)
         words = str(logs.get("logs") or "") if isinstance(logs, dict) else ""
         said = (words.strip().splitlines() or [str(job.get("message"))])[-1][-WORDS_MAX:]
         raise HookFailed(f"the Forebay service did not start (submission {submission}): {said}")
+    return True
 
 
 def _start(config: dict[str, Any]) -> str:

@@ -135,7 +135,7 @@ def test_ray_job_submit_serves(without_service):
     argv += [FOREBAY, "serve", "--config", site.config]
     subprocess.run(argv, env=with_token(site), check=True, capture_output=True, timeout=COMMAND_S)
     await_true(lambda: hook(site, "before", 1).stdout == "")
-    assert all(not mover["trouble"] for mover in site.status()["movers"])
+    await_true(lambda: all(not mover["trouble"] for mover in site.status()["movers"]))
     stop_submissions(site)
     assert site.status()["runs"] == []  # the service outlives the submission
 

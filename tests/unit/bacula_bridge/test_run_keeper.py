@@ -401,6 +401,18 @@ def test_a_hook_asks_again_while_ray_is_starting(monkeypatch):
             hook._start({"": "/c"})
 
 
+def test_a_hook_starts_a_service_that_has_ended_well_meanwhile(monkeypatch):
+    server = JobServer(monkeypatch)
+    server.jobs = {"forebay-serve-1": {"status": "RUNNING"}}
+    assert hook._start({"": "/c"}) == "forebay-serve-1"
+    server.jobs["forebay-serve-1"]["status"] = "SUCCEEDED"  # `forebay stop` was on its way
+    told = iter([False, False, True])
+    monkeypatch.setattr(hook, "_tell", lambda path, frame: next(told))
+    monkeypatch.setattr(hook, "LOOK_PERIOD_S", -1.0)
+    hook._await("/s", b"", {"": "/c"}, "forebay-serve-1")
+    assert server.jobs["forebay-serve-2"] == {"status": "RUNNING"}
+
+
 def test_a_hook_says_why_its_submission_failed(monkeypatch, tmp_path):
     server = JobServer(monkeypatch)
     name = hook._start({"": "/c"})
